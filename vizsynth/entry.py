@@ -1,0 +1,216 @@
+"""The door of every public function: check what comes in, then run the compiled program.
+
+Checks look at values only where there are values: inside a caller's own `jit`, `vmap` or `grad` the
+arguments are tracers and pass unseen.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vizsynth.scores import Class, labels_in
+from vizsynth.types import Network
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Images lie in [0, 1]. Noise and optimization carry them a little outside; 0..255 and standardized
+# images lie far outside.
+_LOWEST, _HIGHEST = -1.0, 2.0
+
+
+def entry(
+    *, static: Sequence[str] = (), check: Callable[..., None] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a public function of a pure one: jitted at definition, its arguments checked.
+
+    Arguments called `net`, `images`, `image`, `target` and `labels` are checked and brought to one
+    form wherever they occur: `target` reaches the function as a score.
+
+    Args:
+        static: the arguments that are structure (layer names, steps, sizes); another value of one of
+            them compiles anew. All others are traced.
+        check: called with the arguments by name before anything is compiled; it raises.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        compiled = jax.jit(function, static_argnames=tuple(static))
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            _check_common(given)
+            for name in static:
+                given[name] = _hashable(given[name])
+            if check is not None:
+                check(**given)
+            return compiled(*bound.args, **bound.kwargs)
+
+        call.compiled = compiled  # type: ignore[attr-defined]  # how a test counts its programs
+        return call
+
+    return decorate
+
+
+def _check_common(given: dict[str, Any]) -> None:
+    if "net" in given:
+        given["net"] = as_network(given["net"])
+    standardized = getattr(given.get("net"), "standardize", None) is not None
+    if "images" in given:
+        given["images"] = as_images(given["images"], unit_range=standardized)
+    if "image" in given:
+        given["image"] = as_image(given["image"], unit_range=standardized)
+    for name in ("target", "labels"):
+        if name in given and given[name] is not None:
+            n = len(given["images"]) if "images" in given else 1
+            given[name] = as_score(given[name], given.get("net"), n, given.get("images"))
+            if name == "labels":
+                given[name] = jnp.broadcast_to(given[name].label, (n,))
+    if (key := given.get("key")) is not None:
+        _check_key(key)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
+
+
+def is_concrete(value: Any) -> bool:
+    """Tell whether there are values to look at."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def as_network(net: Any) -> Network:
+    """Return the network as a pytree; a plain function becomes one without leaves."""
+    if not callable(net):
+        raise TypeError(f"net must be a network (vizsynth.load, vizsynth.models), not {_describe(net)}")
+    leaves = jax.tree.leaves(net)
+    return jax.tree_util.Partial(net) if len(leaves) == 1 and leaves[0] is net else net  # type: ignore[return-value]
+
+
+def as_images(images: Any, *, unit_range: bool = True, name: str = "images") -> Array:
+    """Return the batch of images as an array, or say what is wrong with it.
+
+    Raises:
+        TypeError: integers.
+        ValueError: another shape than `[n, h, w, 3]`; no image; NaN or infinity; values that are
+            not of the range [0, 1] (some slack is left for noise: they must lie in [-1, 2]).
+    """
+    if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+        images = np.asarray(images)
+    if images.ndim == 3 and images.shape[-1] == 3:
+        raise ValueError(f"{name} must be [n, h, w, 3], not one image {images.shape}; give {name}[None]")
+    if images.ndim != 4 or images.shape[-1] != 3:
+        hint = ""
+        if images.ndim == 4 and images.shape[1] == 3:
+            hint = f"; they look like [n, 3, h, w]: give {name}.transpose(0, 2, 3, 1)"
+        elif images.ndim == 4 and images.shape[-1] in (1, 4):
+            hint = "; make them RGB first (vizsynth.read_image does)"
+        raise ValueError(f"{name} must be [n, h, w, 3], not {tuple(images.shape)}{hint}")
+    _check_values(images, unit_range, name)
+    return jnp.asarray(images)
+
+
+def as_image(image: Any, *, unit_range: bool = True, name: str = "image") -> Array:
+    """Return one image `[h, w, 3]` as an array, or say what is wrong with it."""
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"{name} must be [h, w, 3], not {tuple(image.shape)}")
+    _check_values(image, unit_range, name)
+    return jnp.asarray(image)
+
+
+@jax.jit
+def _extremes(values: Array) -> tuple[Array, Array]:
+    return values.min(), values.max()  # NaN comes through both
+
+
+def _check_values(images: Any, unit_range: bool, name: str) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be float in [0, 1], not {images.dtype}; "
+            f"give {name}.astype('float32') / 255"
+        )
+    if 0 in images.shape:
+        raise ValueError(f"{name} {tuple(images.shape)} hold no pixel")
+    if not is_concrete(images):
+        return
+    low, high = (float(v) for v in _extremes(images))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = int((~np.isfinite(np.asarray(images, np.float32))).sum())
+        raise ValueError(f"{name} hold {count} values that are NaN or infinite; mend them first")
+    if unit_range and (low < _LOWEST or high > _HIGHEST):
+        remedy = (
+            f"they look like 0..255: give {name} / 255"
+            if low >= 0
+            else "give them as they were before their mean was subtracted: the network standardizes "
+            "inside (standardize=None makes one that does not)"
+        )
+        raise ValueError(f"{name} must lie in [0, 1]; these span [{low:.4g}, {high:.4g}]; {remedy}")
+
+
+def as_score(target: Any, net: Any, n: int, images: Any = None) -> Any:
+    """Return the target as a score: a label or one label an image becomes `Class`.
+
+    Raises:
+        TypeError: neither labels nor a score.
+        ValueError: a label that the network has no class for; a number of labels other than n.
+    """
+    if not callable(target):
+        target = Class(_as_labels(target, n))
+    for label in labels_in(target):
+        _check_labels(label, net, images)
+    return target
+
+
+def _as_labels(target: Any, n: int) -> Array:
+    if isinstance(target, str):
+        raise TypeError(
+            f"a target is a label (an int), not {target!r}; "
+            "vizsynth.models.find_class(net.labels, name) gives the label of a name"
+        )
+    try:
+        labels = jnp.asarray(target)
+    except (TypeError, ValueError):
+        labels = None
+    if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"a target is one label, one label an image, or a score, not {_describe(target)}")
+    if labels.ndim > 1 or (labels.ndim == 1 and labels.shape[0] not in (1, n)):
+        raise ValueError(
+            f"{n} images take one label or {n} labels, not an array {labels.shape}; for several "
+            "classes of the same images use jax.vmap over the labels"
+        )
+    return labels[0] if labels.ndim == 1 and labels.shape[0] == 1 else labels
+
+
+def _check_labels(label: Any, net: Any, images: Any) -> None:
+    if not is_concrete(label):
+        return
+    classes = getattr(net, "num_classes", None)
+    if classes is None:
+        if net is None or images is None or hasattr(net, "num_classes"):
+            return  # a trunk: the tap says that there are no logits
+        classes = jax.eval_shape(lambda net, images: net(images), net, images).shape[-1]
+    values = np.asarray(label)
+    if values.min() < 0 or values.max() >= classes:
+        wrong = sorted({int(v) for v in values.reshape(-1) if not 0 <= v < classes})
+        raise ValueError(f"label {wrong} is outside the network's {classes} classes 0..{classes - 1}")
+
+
+def _check_key(key: Any) -> None:
+    if not jnp.issubdtype(getattr(key, "dtype", np.dtype("O")), jax.dtypes.prng_key):
+        raise TypeError(f"key must be a new-style key, jax.random.key(seed), not {_describe(key)}")
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + ("" if shape is None else f" {tuple(shape)}")

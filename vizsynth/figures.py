@@ -1,0 +1,520 @@
+"""Arrays to pictures: colour maps, overlays, grids, labelled sheets, one shared scale.
+
+Every picture is numpy float32 `[h, w, 3]` in [0, 1]. Arguments may be numpy or JAX arrays. Nothing
+here is traced: these functions run on the host, after the numbers are made.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+
+from vizsynth.images import upsample
+
+Picture: TypeAlias = Float[np.ndarray, "h w 3"]
+
+_INK = 0.2  # dark grey
+_PAPER = 1.0
+
+# Blue, white, red: white exactly at zero, both ends about equally dark.
+_DIVERGING = np.asarray(
+    [(0.03, 0.19, 0.50), (0.35, 0.60, 0.86), (1, 1, 1), (0.93, 0.46, 0.36), (0.58, 0.03, 0.10)]
+)
+
+
+def as_picture(image: ArrayLike) -> Picture:
+    """Return one picture as float32 `[h, w, 3]` in [0, 1].
+
+    Args:
+        image: `[h, w, 3]` or grey `[h, w]`; float in [0, 1] (what lies outside is clipped), or
+            uint8.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape; NaN or infinity; floats that look like 0..255.
+
+    >>> import numpy as np
+    >>> as_picture(np.full((2, 2), 255, np.uint8))[0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if not hasattr(image, "dtype"):
+        image = np.asarray(image)
+    shape = tuple(np.shape(image))
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)) or 0 in shape:
+        hint = ""
+        if len(shape) == 4:
+            hint = "; give one image of the batch (image[0]), or tile them (vizsynth.figures.grid)"
+        elif len(shape) == 3 and shape[0] == 3:
+            hint = "; it looks like [3, h, w]: give image.transpose(1, 2, 0)"
+        elif len(shape) == 3 and shape[-1] == 1:
+            hint = "; give image[..., 0]"
+        raise ValueError(f"a picture is [h, w, 3] or [h, w], not {shape}{hint}")
+    if image.dtype == np.uint8:  # type: ignore[union-attr]
+        pixels = np.asarray(image).astype(np.float32) / 255
+    elif jnp.issubdtype(image.dtype, jnp.floating):  # type: ignore[union-attr]
+        pixels = _finite(image, "picture")
+        if pixels.min() >= 0 and pixels.max() > 2:
+            raise ValueError(
+                f"a picture lies in [0, 1]; this one reaches {pixels.max():.4g} and looks like "
+                "0..255: give image / 255"
+            )
+    else:
+        raise TypeError(
+            f"a picture is float in [0, 1] or uint8, not {image.dtype}; "  # type: ignore[union-attr]
+            "give image.astype('uint8') if it is 0..255"
+        )
+    pixels = np.clip(pixels, 0, 1)
+    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else pixels
+
+
+def heat(
+    heatmap: ArrayLike,
+    *,
+    colormap: str = "viridis",
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+) -> Picture:
+    """Color an unsigned map: the end of the colour map at `high`, its beginning at `low`.
+
+    Values outside are clipped to the ends; a map of zeros is all beginning. Signed maps have
+    `signed`.
+
+    Args:
+        heatmap: `[h, w]`.
+        colormap: the name of a matplotlib colour map ("viridis", "jet", "gray", ...).
+        low: by default 0.
+        high: by default the map's largest value; see `shared_range` for several maps on one scale.
+
+    Raises:
+        ValueError: another shape; NaN or infinity; high not above low; an unknown colour map.
+        ModuleNotFoundError: matplotlib is not installed.
+
+    >>> import numpy as np
+    >>> heat(np.eye(4), colormap="gray")[0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    values = _map(heatmap)
+    return _colors(_scale(values, low, high, values), colormap)
+
+
+def signed(heatmap: ArrayLike, *, limit: ArrayLike | None = None) -> Picture:
+    """Color a signed map: red above zero, white at zero, blue below, symmetric around zero.
+
+    Args:
+        heatmap: `[h, w]`, or `[h, w, 3]`: its channels are summed, so that the map still adds up
+            to the same total.
+        limit: the absolute value at which the colours end; by default the map's largest. See
+            `shared_limit` for several maps on one scale.
+
+    Raises:
+        ValueError: another shape; NaN or infinity; a limit that is not positive.
+
+    >>> import numpy as np
+    >>> signed(np.zeros((2, 2)))[0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    values = _signed_map(heatmap)
+    end = float(np.abs(values).max()) if limit is None else _number(limit, "limit")
+    if limit is not None and end <= 0:
+        raise ValueError(f"limit must be above 0, not {end:g}; shared_limit gives one")
+    at = np.clip(values / end, -1, 1) if end > 0 else np.zeros_like(values)
+    anchors = np.linspace(-1, 1, len(_DIVERGING))
+    return np.stack([np.interp(at, anchors, c) for c in _DIVERGING.T], axis=-1).astype(np.float32)
+
+
+def overlay(
+    image: ArrayLike,
+    heatmap: ArrayLike,
+    *,
+    alpha: ArrayLike = 0.4,
+    colormap: str = "jet",
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+) -> Picture:
+    """Blend a coloured map into its image: (1 − α) image + α heat(map).
+
+    The map's values are resized to the image first (linearly, pixels being areas) and coloured
+    after. The recipe often seen in courses adds 0.4 heat(map) to the undimmed image and rescales
+    the sum; it brightens everything, this blend does not.
+
+    Args:
+        image: `[h, w, 3]` in [0, 1], as `as_picture` takes it.
+        heatmap: `[h', w']` at any resolution.
+        alpha: 0 shows the image, 1 the map.
+        colormap: the name of a matplotlib colour map.
+        low: by default 0.
+        high: by default the largest value of the map before it is resized.
+
+    Raises:
+        ValueError: as `heat`; alpha outside [0, 1].
+        ModuleNotFoundError: matplotlib is not installed.
+
+    >>> import numpy as np
+    >>> overlay(np.ones((8, 8, 3)), np.eye(2)).shape
+    (8, 8, 3)
+    """
+    picture = as_picture(image)
+    weight = np.float32(_number(alpha, "alpha"))
+    if not 0 <= weight <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], not {weight:g}")
+    values = _map(heatmap)
+    height, width = picture.shape[:2]
+    resized = np.asarray(upsample(jnp.asarray(values), (height, width)))
+    colors = _colors(_scale(resized, low, high, values), colormap)
+    return np.clip((1 - weight) * picture + weight * colors, 0, 1)
+
+
+def shared_range(heatmaps: Iterable[ArrayLike]) -> tuple[float, float]:
+    """Return `(low, high)` that show several unsigned maps on one scale: 0 and their largest value.
+
+    Args:
+        heatmaps: maps `[h, w]`, of equal or different sizes.
+
+    Raises:
+        ValueError: no map; another shape; NaN or infinity.
+
+    >>> import numpy as np
+    >>> shared_range([np.eye(2), 3 * np.eye(4)])
+    (0.0, 3.0)
+    """
+    highest = [float(_map(heatmap).max()) for heatmap in heatmaps]
+    if not highest:
+        raise ValueError("shared_range needs at least one map")
+    return 0.0, max(highest) if max(highest) > 0 else 1.0
+
+
+def shared_limit(heatmaps: Iterable[ArrayLike]) -> float:
+    """Return the `limit` that shows several signed maps on one scale: their largest absolute value.
+
+    Args:
+        heatmaps: maps `[h, w]` or `[h, w, 3]` (channels are summed, as in `signed`).
+
+    Raises:
+        ValueError: no map; another shape; NaN or infinity.
+
+    >>> import numpy as np
+    >>> shared_limit([np.eye(2), -3 * np.eye(4)])
+    3.0
+    """
+    largest = [float(np.abs(_signed_map(heatmap)).max()) for heatmap in heatmaps]
+    if not largest:
+        raise ValueError("shared_limit needs at least one map")
+    return max(largest) if max(largest) > 0 else 1.0
+
+
+def clip_percentile(heatmap: ArrayLike, percent: ArrayLike = 99.0) -> Float[np.ndarray, "..."]:
+    """Clip a map's magnitudes at a percentile of them; signs stay.
+
+    A gradient's few largest pixels are many times the rest, and a linear scale up to them shows
+    black. This is the usual remedy for figures; it is not for numbers.
+
+    Args:
+        heatmap: any shape.
+        percent: in (0, 100]; 100 changes nothing. A map with fewer non-zero pixels than are
+            clipped (its percentile is 0) is left as it is.
+
+    Raises:
+        ValueError: percent outside (0, 100]; NaN or infinity.
+
+    >>> import numpy as np
+    >>> clip_percentile(np.asarray([[-4.0, 1.0, 2.0]]), 50)
+    array([[-2.,  1.,  2.]], dtype=float32)
+    """
+    part = _number(percent, "percent")
+    if not 0 < part <= 100:
+        raise ValueError(f"percent must lie in (0, 100], not {part:g}")
+    values = _finite(heatmap, "heatmap")
+    bound = np.percentile(np.abs(values), part).astype(np.float32)
+    return np.clip(values, -bound, bound) if bound > 0 else values
+
+
+def grid(
+    images: ArrayLike | Sequence[ArrayLike],
+    *,
+    columns: int | None = None,
+    pad: int = 2,
+    background: ArrayLike | tuple[float, float, float] = 1.0,
+) -> Picture:
+    """Tile pictures of one size, row by row.
+
+    Args:
+        images: `[n, h, w, 3]`, or a sequence of what `as_picture` takes, all of one size.
+        columns: by default about as many as rows.
+        pad: pixels between two pictures.
+        background: a grey, or an RGB colour, in [0, 1].
+
+    Raises:
+        ValueError: no picture; different sizes; fewer than one column; a negative pad.
+
+    >>> import numpy as np
+    >>> grid(np.zeros((5, 10, 10, 3)), columns=3).shape
+    (22, 34, 3)
+    """
+    if np.ndim(images) == 3 and np.shape(images)[-1] == 3 and hasattr(images, "dtype"):
+        raise ValueError(f"grid tiles several pictures, not one {np.shape(images)}; give image[None]")
+    pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
+    if not pictures:
+        raise ValueError("grid needs at least one picture")
+    sizes = sorted({picture.shape[:2] for picture in pictures})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"grid takes pictures of one size, not {', '.join(f'{h}x{w}' for h, w in sizes)}; "
+            "resize them (vizsynth.resize), or use sheet"
+        )
+    columns = math.ceil(math.sqrt(len(pictures))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, not {columns}")
+    _check_pad(pad)
+    (h, w), n_rows = sizes[0], math.ceil(len(pictures) / columns)
+    canvas = _canvas(n_rows * (h + pad) - pad, columns * (w + pad) - pad, background)
+    for i, picture in enumerate(pictures):
+        _paste(canvas, picture, (i // columns) * (h + pad), (i % columns) * (w + pad))
+    return canvas
+
+
+def sheet(
+    rows: Sequence[Sequence[ArrayLike | None]],
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+    title: str | None = None,
+    pad: int = 8,
+    font_size: int | None = None,
+) -> Picture:
+    """Set pictures in labelled rows and columns, on white: one row a method, one column an image.
+
+    Long labels are broken at spaces; a newline breaks too.
+
+    Args:
+        rows: pictures as `as_picture` takes them; `None` leaves a place empty. Sizes may differ:
+            a picture stands in the middle of its place.
+        row_labels: one a row, at its left.
+        column_labels: one a column, above it.
+        captions: one a row, at its right; say, the range of the raw map.
+        title: above all.
+        pad: pixels between two pictures.
+        font_size: the height of the letters in pixels; by default it goes by the pictures' size.
+
+    Raises:
+        ValueError: no picture; another number of labels than rows or columns; a negative pad.
+
+    >>> import numpy as np
+    >>> picture = np.zeros((32, 32, 3))
+    >>> sheet([[picture, picture]], row_labels=["gradient"], column_labels=["cat", "dog"]).shape[2]
+    3
+    """
+    cells = [[None if cell is None else as_picture(cell) for cell in row] for row in rows]
+    given = [cell for row in cells for cell in row if cell is not None]
+    if not given:
+        raise ValueError("sheet needs at least one picture")
+    n_columns = max(len(row) for row in cells)
+    _check_pad(pad)
+    _check_count(row_labels, len(cells), "row_labels", "rows")
+    _check_count(captions, len(cells), "captions", "rows")
+    _check_count(column_labels, n_columns, "column_labels", "columns")
+
+    side = float(np.median([min(cell.shape[:2]) for cell in given]))
+    size = int(np.clip(side / 11, 11, 28)) if font_size is None else font_size
+    margin, gap = max(size, pad), max(size // 2, 4)
+
+    widths, heights = [0] * n_columns, [0] * len(cells)
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            if cell is not None:
+                heights[i], widths[j] = max(heights[i], cell.shape[0]), max(widths[j], cell.shape[1])
+
+    labels = [_text(t, size, 9 * size, "right") for t in row_labels or ()]
+    notes = [_text(t, size * 7 // 8, 14 * size, "left") for t in captions or ()]
+    for texts in (labels, notes):
+        heights = [max(h, len(t)) for h, t in zip(heights, texts, strict=True)] if texts else heights
+    heads = [
+        _text(t, size, max(w, 4 * size), "center")
+        for t, w in zip(column_labels or (), widths, strict=False)
+    ]
+    widths = [max(w, t.shape[1]) for w, t in zip(widths, heads, strict=True)] if heads else widths
+
+    lefts = _starts(widths, pad, margin + _widest(labels, gap))
+    right = lefts[-1] + widths[-1]
+    banner = _text(title, size * 5 // 4, right - lefts[0], "center") if title else None
+    header = max(map(len, heads)) + gap if heads else 0
+    banner_height = len(banner) + gap * 2 if banner is not None else 0
+    tops = _starts(heights, pad, margin + banner_height + header)
+
+    canvas = _canvas(tops[-1] + heights[-1] + margin, right + _widest(notes, gap) + margin, _PAPER)
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            if cell is not None:
+                _paste_middle(canvas, cell, tops[i], lefts[j], heights[i], widths[j])
+    for label, top, height in zip(labels, tops, heights, strict=False):
+        _paste_middle(canvas, label, top, lefts[0] - gap - label.shape[1], height, label.shape[1])
+    for note, top, height in zip(notes, tops, heights, strict=False):
+        _paste_middle(canvas, note, top, right + gap, height, note.shape[1])
+    for head, left, width in zip(heads, lefts, widths, strict=False):
+        _paste_middle(canvas, head, tops[0] - gap - len(head), left, len(head), width)
+    if banner is not None:
+        width = right - lefts[0]
+        _paste_middle(canvas, banner, margin, lefts[0], len(banner), max(width, banner.shape[1]))
+    return canvas
+
+
+def caption(picture: ArrayLike, text: str, *, font_size: int | None = None) -> Picture:
+    """Write a text under a picture, on white, broken into lines that fit its width.
+
+    Args:
+        picture: as `as_picture` takes it.
+        text: words; a newline breaks the line too.
+        font_size: the height of the letters in pixels; by default it goes by the picture's size.
+
+    >>> import numpy as np
+    >>> captioned = caption(np.zeros((64, 64, 3)), "tabby 0.37")
+    >>> captioned.shape[0] > 64, captioned.shape[1]
+    (True, 64)
+    """
+    above = as_picture(picture)
+    height, width = above.shape[:2]
+    size = int(np.clip(min(height, width) / 14, 11, 28)) if font_size is None else font_size
+    below = _text(text, size, width, "center")
+    gap = max(size // 2, 4)
+    canvas = _canvas(height + gap + len(below) + gap, max(width, below.shape[1]), _PAPER)
+    _paste_middle(canvas, above, 0, 0, height, canvas.shape[1])
+    _paste_middle(canvas, below, height + gap, 0, len(below), canvas.shape[1])
+    return canvas
+
+
+def _finite(values: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
+    array = np.asarray(values).astype(np.float32)  # through numpy: bfloat16 as well
+    wrong = array.size - int(np.isfinite(array).sum())
+    if wrong:
+        raise ValueError(f"the {name} holds {wrong} values that are NaN or infinite; mend them first")
+    return array
+
+
+def _map(heatmap: ArrayLike) -> Float[np.ndarray, "h w"]:
+    values = _finite(heatmap, "heatmap")
+    if values.ndim != 2 or not values.size:
+        hint = ""
+        if values.ndim == 3:
+            hint = "; give one map of the batch (heatmaps[0]), or show [h, w, 3] with signed"
+        raise ValueError(f"a heatmap is [h, w], not {values.shape}{hint}")
+    return values
+
+
+def _signed_map(heatmap: ArrayLike) -> Float[np.ndarray, "h w"]:
+    values = _finite(heatmap, "heatmap")
+    if values.ndim == 3 and values.shape[-1] == 3:
+        values = values.sum(axis=-1)
+    if values.ndim != 2 or not values.size:
+        hint = "; give one map of the batch (heatmaps[0])" if values.ndim > 2 else ""
+        raise ValueError(f"a signed heatmap is [h, w] or [h, w, 3], not {values.shape}{hint}")
+    return values
+
+
+def _number(value: ArrayLike, name: str) -> float:
+    number = float(np.asarray(value))
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, not {number}")
+    return number
+
+
+def _scale(
+    values: np.ndarray, low: ArrayLike | None, high: ArrayLike | None, source: np.ndarray
+) -> np.ndarray:
+    """Bring values to [0, 1]; ends that are not given are 0 and the largest value of `source`."""
+    start = 0.0 if low is None else _number(low, "low")
+    end = float(source.max()) if high is None else _number(high, "high")
+    if end <= start:
+        if high is not None:
+            raise ValueError(f"high must be above low, not low={start:g}, high={end:g}")
+        return np.zeros_like(values)  # nothing rises above the low end
+    return np.clip((values.astype(np.float64) - start) / (end - start), 0, 1)
+
+
+def _colors(values: np.ndarray, colormap: str) -> Picture:
+    try:
+        from matplotlib import colormaps  # only for its tables: no figure, no backend
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            'colour maps need matplotlib: pip install "vizsynth[figures]"', name="matplotlib"
+        ) from error
+    if colormap not in colormaps:
+        near = difflib.get_close_matches(colormap, list(colormaps), n=3)
+        raise ValueError(
+            f"no colour map is called {colormap!r}; "
+            + (f"near names: {', '.join(near)}" if near else "viridis, jet and gray are three")
+        )
+    return colormaps[colormap](values)[..., :3].astype(np.float32)
+
+
+def _check_pad(pad: int) -> None:
+    if pad < 0:
+        raise ValueError(f"pad must be 0 or more pixels, not {pad}")
+
+
+def _check_count(texts: Sequence[str] | None, count: int, name: str, what: str) -> None:
+    if texts is not None and len(texts) != count:
+        raise ValueError(f"{name} must be one for each of the {count} {what}, not {len(texts)}")
+
+
+def _canvas(
+    height: int, width: int, color: ArrayLike | tuple[float, float, float]
+) -> Float[np.ndarray, "h w 3"]:
+    canvas = np.empty((height, width, 3), np.float32)
+    canvas[:] = np.clip(np.asarray(color, np.float32), 0, 1)
+    return canvas
+
+
+def _paste(canvas: np.ndarray, picture: np.ndarray, top: int, left: int) -> None:
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+
+
+def _paste_middle(
+    canvas: np.ndarray, picture: np.ndarray, top: int, left: int, height: int, width: int
+) -> None:
+    down, across = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    _paste(canvas, picture, top + down, left + across)
+
+
+def _starts(sizes: Sequence[int], pad: int, first: int) -> list[int]:
+    return [first + sum(sizes[:i]) + i * pad for i in range(len(sizes))]
+
+
+def _widest(texts: Sequence[np.ndarray], gap: int) -> int:
+    return max(text.shape[1] for text in texts) + gap if texts else 0
+
+
+def _text(text: str, size: int, width: int, align: str) -> Picture:
+    """Set text in lines of at most `width` pixels (a longer word stays whole)."""
+    font = ImageFont.load_default(size=size)
+    lines = "\n".join(_broken(line, font, width) for line in text.split("\n"))
+    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
+    left, _, right, _ = ruler.multiline_textbbox((0, 0), lines, font=font, align=align)
+    # Every line is as high as the font, so that neighbouring labels share a baseline.
+    ascent, descent = font.getmetrics()  # type: ignore[union-attr]
+    step, spacing = ascent + descent, size // 5
+    count = lines.count("\n") + 1
+    height = count * step + (count - 1) * spacing
+    mask = Image.new("L", (max(1, math.ceil(right - left)), height), 0)
+    draw = ImageDraw.Draw(mask)
+    for i, line in enumerate(lines.split("\n")):
+        slack = mask.width - font.getlength(line)
+        x = {"left": 0.0, "center": slack / 2, "right": slack}[align]
+        draw.text((max(0.0, x), i * (step + spacing)), line, fill=255, font=font)
+    cover = np.asarray(mask, np.float32)[..., None] / 255
+    return np.repeat(_PAPER + (_INK - _PAPER) * cover, 3, axis=-1).astype(np.float32)
+
+
+def _broken(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    lines: list[str] = []
+    for word in line.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)

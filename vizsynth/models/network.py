@@ -1,0 +1,78 @@
+"""What the networks share: standardization, precision, and the list of their layers."""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from vizsynth.images import Standardize
+from vizsynth.types import Images
+
+IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""The mean and standard deviation of ImageNet's pixels, as torchvision's weights were trained."""
+
+Net = TypeVar("Net", bound=Any)
+
+
+def prepare(net: Any, images: Images) -> Images:
+    """Standardize the images, in the network's precision where it has one of its own."""
+    if net.standardize is not None:
+        images = net.standardize(images)
+    dtype = getattr(net, "dtype", None)
+    return images if dtype is None else images.astype(dtype)
+
+
+def layer_names(net: Any) -> tuple[str, ...]:
+    """Return the names that the network taps, in order. Nothing is computed."""
+    names: list[str] = []
+
+    def listed(name: str, value: Array) -> Array:
+        names.append(name)
+        return value
+
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    jax.eval_shape(lambda net, images: net(images, tap=listed), net, image)
+    return tuple(names)
+
+
+def with_attributes(net: Net, **attributes: Any) -> Net:
+    """Return a copy of the network with other static attributes; the weights are shared.
+
+    >>> import jax, vizsynth
+    >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+    >>> with_attributes(net, standardize=None).standardize is None
+    True
+    """
+    leaves, structure = jax.tree.flatten(net)
+    copy = jax.tree.unflatten(structure, leaves)
+    for name, value in attributes.items():
+        setattr(copy, name, value)
+    return copy
+
+
+def with_precision(net: Net, dtype: Any) -> Net:
+    """Return the network with its weights, and its arithmetic, in another precision.
+
+    Images keep theirs until they are standardized; gradients come back in it.
+
+    >>> import jax, jax.numpy as jnp, vizsynth
+    >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+    >>> with_precision(net, jnp.bfloat16)(jnp.zeros((1, 64, 64, 3))).dtype
+    dtype(bfloat16)
+    """
+    dtype = np.dtype(dtype)
+    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), net)
+    return with_attributes(cast, dtype=dtype)
+
+
+def parameter_count(net: nnx.Module) -> int:
+    """Return the number of weights.
+
+    >>> import jax, vizsynth
+    >>> parameter_count(vizsynth.models.squeezenet1_1(key=jax.random.key(0)))
+    1235496
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(net, nnx.Param)))

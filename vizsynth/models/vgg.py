@@ -1,0 +1,133 @@
+"""VGG: Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014.
+
+Five blocks of 3x3 convolutions, each ended by a 2x2 max-pool; three fully connected layers. Layer
+names are the paper's: `conv1_1`, `relu1_1`, ..., `pool5`, `fc6`, `relu6`, `fc7`, `relu7`, `logits`.
+Gatys' "conv4_2" is Caffe's in-place rectified blob: `relu4_2` here.
+"""
+
+from dataclasses import dataclass
+
+import jax
+from flax import nnx
+from jaxtyping import Array
+
+from vizsynth import ops as arithmetic
+from vizsynth.images import Standardize
+from vizsynth.models.layers import Conv, Linear
+from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.ops import Ops
+from vizsynth.taps import passthrough
+from vizsynth.types import Images, Key, Tap
+
+WIDTHS = (64, 128, 256, 512, 512)
+DEPTHS = {  # table 1: configurations A, B, D and E
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+HEAD_SIZE = (7, 7)  # what pool5 gives at 224 px; torchvision averages other sizes to it
+
+
+@dataclass(frozen=True)
+class VGGConfig:
+    """What distinguishes one VGG from another."""
+
+    depths: tuple[int, ...]
+    batch_norm: bool = False
+    num_classes: int | None = 1000
+    """None leaves the fully connected layers off: a trunk, whose output is `pool5`."""
+    widths: tuple[int, ...] = WIDTHS
+
+
+class VGG(nnx.Module):
+    """A VGG network: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 32 px."""
+
+    def __init__(self, config: VGGConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
+        self.config = config
+        self.standardize = standardize
+        self.labels: tuple[str, ...] | None = None
+        keys = iter(jax.random.split(key, sum(config.depths) + 3))
+        inputs = 3
+        for name, width in self._convs():
+            conv = Conv(inputs, width, 3, padding=1, norm=config.batch_norm, name=name, key=next(keys))
+            setattr(self, name, conv)
+            inputs = width
+        if config.num_classes is not None:
+            flat = HEAD_SIZE[0] * HEAD_SIZE[1] * inputs
+            self.fc6 = Linear(flat, 4096, name="fc6", key=next(keys))
+            self.fc7 = Linear(4096, 4096, name="fc7", key=next(keys))
+            self.fc8 = Linear(4096, config.num_classes, name="logits", key=next(keys))
+
+    def _convs(self) -> list[tuple[str, int]]:
+        blocks = enumerate(zip(self.config.widths, self.config.depths, strict=True), start=1)
+        return [(f"conv{b}_{i}", width) for b, (width, depth) in blocks for i in range(1, depth + 1)]
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes; None for a trunk."""
+        return self.config.num_classes
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers, in the order in which they are computed."""
+        return layer_names(self)
+
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+        """Return the logits `[n, classes]`, or a trunk's last features."""
+        h = prepare(self, images)
+        for b, depth in enumerate(self.config.depths, start=1):
+            for i in range(1, depth + 1):
+                h = tap(f"conv{b}_{i}", getattr(self, f"conv{b}_{i}")(h, ops))
+                h = tap(f"relu{b}_{i}", ops.relu(h))
+            h = tap(f"pool{b}", ops.max_pool(h, window=(2, 2), strides=(2, 2)))
+        if self.config.num_classes is None:
+            return h
+        h = ops.adaptive_mean_pool(h, size=HEAD_SIZE).reshape(h.shape[0], -1)
+        h = tap("relu6", ops.relu(tap("fc6", self.fc6(h, ops))))
+        h = tap("relu7", ops.relu(tap("fc7", self.fc7(h, ops))))
+        return tap("logits", self.fc8(h, ops))
+
+
+def _vgg(depth: int, batch_norm: bool, num_classes: int | None, key: Key) -> VGG:
+    return VGG(VGGConfig(DEPTHS[depth], batch_norm, num_classes), key=key)
+
+
+def vgg11(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-11 (configuration A); `num_classes=None` leaves the classifier off."""
+    return _vgg(11, False, num_classes, key)
+
+
+def vgg13(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-13 (configuration B); `num_classes=None` leaves the classifier off."""
+    return _vgg(13, False, num_classes, key)
+
+
+def vgg16(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-16 (configuration D); `num_classes=None` leaves the classifier off."""
+    return _vgg(16, False, num_classes, key)
+
+
+def vgg19(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-19 (configuration E); `num_classes=None` leaves the classifier off."""
+    return _vgg(19, False, num_classes, key)
+
+
+def vgg11_bn(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-11 with batch normalization."""
+    return _vgg(11, True, num_classes, key)
+
+
+def vgg13_bn(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-13 with batch normalization."""
+    return _vgg(13, True, num_classes, key)
+
+
+def vgg16_bn(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-16 with batch normalization."""
+    return _vgg(16, True, num_classes, key)
+
+
+def vgg19_bn(num_classes: int | None = 1000, *, key: Key) -> VGG:
+    """Make a fresh VGG-19 with batch normalization."""
+    return _vgg(19, True, num_classes, key)

@@ -1,0 +1,218 @@
+"""Scores: what is explained or maximized.
+
+A score turns activations into one number an image. It is a pytree whose numbers are leaves, so
+another label or channel does not compile anew, and `jax.vmap` over scores gives the maps of many
+classes in one pass. Scores add, subtract and scale:
+
+>>> from vizsynth.scores import Channel, Class
+>>> score = Class(281) - 0.5 * Channel("relu4_1", 7)
+>>> score.layers
+('logits', 'relu4_1')
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+from jaxtyping import Array, Float
+
+from vizsynth.types import Activations, Score
+
+Number = Any  # an int, a float or an array: a leaf
+Values = Float[Array, " n"]
+
+
+class _Algebra:
+    """The sums and multiples of scores."""
+
+    def __add__(self, other: Score) -> "Sum":
+        return Sum(self, other)  # type: ignore[arg-type]
+
+    def __sub__(self, other: Score) -> "Sum":
+        return Sum(self, Multiple(-1.0, other))  # type: ignore[arg-type]
+
+    def __mul__(self, factor: Number) -> "Multiple":
+        return Multiple(factor, self)  # type: ignore[arg-type]
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Multiple":
+        return Multiple(-1.0, self)  # type: ignore[arg-type]
+
+
+_score = partial(dataclass, frozen=True)
+
+
+def _static() -> Any:
+    return field(metadata={"static": True})
+
+
+def _pick(values: Array, index: Number) -> Values:
+    """Return `values[i, index[i]]`, or NaN where there is no such entry."""
+    index = jnp.broadcast_to(jnp.asarray(index), values.shape[:1])
+    return jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
+
+
+@register_dataclass
+@_score()
+class Class(_Algebra):
+    """The logit of a class, S_c: one label for all images, or one an image.
+
+    Source: Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks, 2013, section 3,
+    takes the unnormalized score, as the probability also rises when other classes fall.
+    """
+
+    label: Number
+    layers = ("logits",)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the logits of the labels."""
+        return _pick(activations["logits"], self.label)
+
+
+@register_dataclass
+@_score()
+class LogProbability(_Algebra):
+    """The logarithm of a class's softmax probability: log p_c = S_c − log Σ_k exp S_k."""
+
+    label: Number
+    layers = ("logits",)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the log probabilities of the labels."""
+        return _pick(jax.nn.log_softmax(activations["logits"]), self.label)
+
+
+@register_dataclass
+@_score()
+class Neuron(_Algebra):
+    """One unit of a layer: its channel at row y and column x; the centre where they are None."""
+
+    layer: str = _static()
+    channel: Number
+    y: Number = None
+    x: Number = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer that is read."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the unit's activation in each image."""
+        values = activations[self.layer]
+        if values.ndim == 4:
+            y = values.shape[1] // 2 if self.y is None else self.y
+            x = values.shape[2] // 2 if self.x is None else self.x
+            values = values.at[:, y, x].get(mode="fill", fill_value=jnp.nan)
+        return _pick(values, self.channel)
+
+
+@register_dataclass
+@_score()
+class Channel(_Algebra):
+    """The mean of a channel over its positions."""
+
+    layer: str = _static()
+    channel: Number
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer that is read."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the channel's mean in each image."""
+        values = activations[self.layer]
+        return _pick(values.mean(axis=tuple(range(1, values.ndim - 1))), self.channel)
+
+
+@register_dataclass
+@_score()
+class Direction(_Algebra):
+    """The mean over positions of the scalar product with a direction in channel space, Σ_k v_k A_k."""
+
+    layer: str = _static()
+    vector: Number
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer that is read."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the mean projection in each image."""
+        values = activations[self.layer]
+        vector = jnp.asarray(self.vector, values.dtype)
+        return (values.mean(axis=tuple(range(1, values.ndim - 1))) @ vector).astype(values.dtype)
+
+
+@register_dataclass
+@_score()
+class LayerNorm(_Algebra):
+    """Half the squared norm of a layer, ½ Σ A², whose gradient is the activations themselves."""
+
+    layer: str = _static()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer that is read."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return half the squared norm in each image."""
+        values = activations[self.layer]
+        return (values * values).sum(axis=tuple(range(1, values.ndim))) / 2
+
+
+@register_dataclass
+@_score()
+class Sum(_Algebra):
+    """The sum of two scores."""
+
+    first: Any
+    second: Any
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that either reads."""
+        return tuple(dict.fromkeys((*self.first.layers, *self.second.layers)))
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the sum in each image."""
+        return self.first(activations) + self.second(activations)
+
+
+@register_dataclass
+@_score()
+class Multiple(_Algebra):
+    """A multiple of a score."""
+
+    factor: Number
+    score: Any
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that the score reads."""
+        return self.score.layers
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the multiple in each image."""
+        values = self.score(activations)
+        return jnp.asarray(self.factor, values.dtype) * values
+
+
+def labels_in(score: Any) -> list[Any]:
+    """Return the class labels that a score names, however deep."""
+    match score:
+        case Class(label=label) | LogProbability(label=label):
+            return [label]
+        case Sum(first=first, second=second):
+            return labels_in(first) + labels_in(second)
+        case Multiple(score=score):
+            return labels_in(score)
+        case _:
+            return []

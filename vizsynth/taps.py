@@ -1,0 +1,133 @@
+"""Taps: how layers are read and held, without hooks.
+
+A network calls `tap(name, value)` at each named layer and goes on with what it gets back. Under
+`jit`, whatever lies past the last layer that is read is dead code and is never computed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from vizsynth.entry import entry
+from vizsynth.types import Images, Network, Score, Tap
+
+
+def passthrough(name: str, value: Array) -> Array:
+    """Leave every layer as it is."""
+    del name
+    return value
+
+
+def replace(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
+    """Hold the named layers at the given values, do(A_l = a), and apply `tap` to the others.
+
+    What lies upstream of a held layer no longer matters to the output: the gradient with respect
+    to `values[l]` is the gradient of the part of the network after layer l alone.
+    """
+    return lambda name, value: values[name] if name in values else tap(name, value)
+
+
+def shift(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
+    """Add the given values to the named layers, A_l + δ_l.
+
+    The gradient with respect to δ at zero is the gradient at each of the layers, all of them in one
+    backward pass.
+    """
+
+    def shifted(name: str, value: Array) -> Array:
+        value = tap(name, value)
+        return value + values[name] if name in values else value
+
+    return shifted
+
+
+def record(layers: Sequence[str], into: dict[str, Array], *, tap: Tap = passthrough) -> Tap:
+    """Apply `tap`, and write what it gives at each of `layers` into the dictionary `into`."""
+    wanted = frozenset(layers)
+
+    def recorded(name: str, value: Array) -> Array:
+        value = tap(name, value)
+        if name in wanted:
+            into[name] = value
+        return value
+
+    return recorded
+
+
+def run(
+    net: Network,
+    images: Images,
+    layers: Sequence[str],
+    *,
+    tap: Tap = passthrough,
+    ops: Any = None,
+) -> tuple[Any, dict[str, Array]]:
+    """Run the network once; return its output and the activations of `layers`.
+
+    `ops` is another table of arithmetic (`vizsynth.ops`, `vizsynth.rules`); None is the network's own.
+
+    Raises:
+        ValueError: a layer that the network does not have; the message lists those it has.
+    """
+    seen: dict[str, Array] = {}
+    names: list[str] = []
+
+    def listed(name: str, value: Array) -> Array:
+        names.append(name)
+        return tap(name, value)
+
+    listening = record(layers, seen, tap=listed)
+    output = net(images, tap=listening) if ops is None else net(images, tap=listening, ops=ops)
+    if missing := [layer for layer in layers if layer not in seen]:
+        raise ValueError(unknown_layer(missing, names))
+    return output, seen
+
+
+def unknown_layer(missing: Sequence[str], names: Sequence[str]) -> str:
+    """Return the message for layers that a network does not have."""
+    which = ", ".join(repr(layer) for layer in missing)
+    if "logits" in missing and names:
+        return f"the network is a trunk without a classifier: it has no {which}, so no class to explain"
+    return f"the network has no layer {which}; its layers are: {', '.join(names)}"
+
+
+def evaluate(
+    net: Network,
+    images: Images,
+    score: Score,
+    *,
+    tap: Tap = passthrough,
+    ops: Any = None,
+) -> Float[Array, " n"]:
+    """Run the network and return the score of each image."""
+    return score(run(net, images, score.layers, tap=tap, ops=ops)[1])
+
+
+@entry(static=("layers",))
+def features(
+    net: Network, images: Images, layers: Sequence[str]
+) -> dict[str, Float[Array, "n ..."]]:
+    """Return what the network computes at the named layers, Φ_l(x).
+
+    Only what the deepest of them needs is computed.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1].
+        layers: names of layers (`net.layers` lists them).
+
+    Returns:
+        The activations of each layer, `[n, h, w, c]` or `[n, c]`.
+
+    Raises:
+        ValueError: a layer that the network does not have; images that are not `[n, h, w, 3]` in [0, 1].
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.vgg11(num_classes=10, key=jax.random.key(0))
+        >>> found = vizsynth.features(net, jax.numpy.zeros((1, 32, 32, 3)), ["relu2_1", "pool5"])
+        >>> found["relu2_1"].shape, found["pool5"].shape
+        ((1, 16, 16, 128), (1, 1, 1, 512))
+    """
+    return run(net, images, layers)[1]

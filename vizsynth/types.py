@@ -1,0 +1,46 @@
+"""Names for the arrays, and the three protocols that everything else is written in.
+
+Images are float RGB in [0, 1], laid out `[n, h, w, 3]`. A network standardizes them inside.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+Image = Float[Array, "h w 3"]
+Images = Float[Array, "n h w 3"]
+Labels = Int[Array, " n"]
+Logits = Float[Array, "n classes"]
+Heatmaps = Float[Array, "n h w"]
+Key = PRNGKeyArray
+Activations = Mapping[str, Float[Array, "..."]]
+
+
+class Tap(Protocol):
+    """Reads, and may replace, the value of one named layer."""
+
+    def __call__(self, name: str, value: Any, /) -> Any: ...  # noqa: D102
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A function of images that taps its named layers and does its arithmetic through `ops`.
+
+    `net(images, tap=..., ops=...)` returns the logits (a trunk: its last features). The networks of
+    `vizsynth.models` also have `layers`, `labels` and `num_classes`.
+    """
+
+    def __call__(self, images: Any, *, tap: Tap = ..., ops: Any = ...) -> Any: ...  # noqa: D102
+
+
+class Score(Protocol):
+    """What is explained or maximized: one number an image, from the activations it names.
+
+    A score is a pytree: its numbers (a label, a channel) are leaves, its layer names are not.
+    """
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def __call__(self, activations: Activations, /) -> Shaped[Array, " n"]: ...  # noqa: D102
