@@ -6,7 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
-BRANCH_SCALE = 0.3  # keeps the sums of deep residual networks moderate
+BRANCH_SCALE = 0.2  # keeps the sums of deep residual networks moderate
 
 
 def random_state_dict(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:

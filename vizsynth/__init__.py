@@ -5,4 +5,7 @@ of a network, some images and a target (labels or a score).
 """
 
 from vizsynth import models as models
+from vizsynth.maps.grad_cam import grad_cam as grad_cam
+from vizsynth.maps.gradient import gradient as gradient
+from vizsynth.maps.saliency import saliency as saliency
 from vizsynth.taps import features as features

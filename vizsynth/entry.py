@@ -130,8 +130,8 @@ def as_image(image: Any, *, unit_range: bool = True, name: str = "image") -> Arr
 
 
 @jax.jit
-def _extremes(values: Array) -> tuple[Array, Array]:
-    return values.min(), values.max()  # NaN comes through both
+def _extremes(values: Array) -> tuple[Array, Array, Array]:
+    return values.min(), values.max(), (~jnp.isfinite(values)).sum()
 
 
 def _check_values(images: Any, unit_range: bool, name: str) -> None:
@@ -144,10 +144,10 @@ def _check_values(images: Any, unit_range: bool, name: str) -> None:
         raise ValueError(f"{name} {tuple(images.shape)} hold no pixel")
     if not is_concrete(images):
         return
-    low, high = (float(v) for v in _extremes(images))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        count = int((~np.isfinite(np.asarray(images, np.float32))).sum())
-        raise ValueError(f"{name} hold {count} values that are NaN or infinite; mend them first")
+    with jax.ensure_compile_time_eval():  # also where a caller traces around a constant
+        low, high, broken = (float(v) for v in _extremes(images))
+    if broken:
+        raise ValueError(f"{name} hold {broken:.0f} values that are NaN or infinite; mend them first")
     if unit_range and (low < _LOWEST or high > _HIGHEST):
         remedy = (
             f"they look like 0..255: give {name} / 255"

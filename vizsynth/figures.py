@@ -6,6 +6,7 @@ here is traced: these functions run on the host, after the numbers are made.
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -26,6 +27,14 @@ _PAPER = 1.0
 _DIVERGING = np.asarray(
     [(0.03, 0.19, 0.50), (0.35, 0.60, 0.86), (1, 1, 1), (0.93, 0.46, 0.36), (0.58, 0.03, 0.10)]
 )
+
+# The font that comes with Pillow knows ASCII and little else.
+_GLYPHS = frozenset("…°±·“”‘’")
+_SPELLINGS = {
+    "×": "x", "−": "-", "–": "-", "—": "-", "÷": "/", "≤": "<=", "≥": ">=", "≈": "~", "∞": "inf",
+    "→": "->", "←": "<-", "∈": "in", "‖": "||", "²": "^2", "³": "^3", "√": "sqrt ", "µ": "u",
+    "∑": "sum ", "•": "*", "ß": "ss", "ø": "o",
+}  # fmt: skip
 
 
 def as_picture(image: ArrayLike) -> Picture:
@@ -257,7 +266,9 @@ def grid(
     (22, 34, 3)
     """
     if np.ndim(images) == 3 and np.shape(images)[-1] == 3 and hasattr(images, "dtype"):
-        raise ValueError(f"grid tiles several pictures, not one {np.shape(images)}; give image[None]")
+        raise ValueError(
+            f"grid tiles several pictures, not one {np.shape(images)}; give image[None]"
+        )
     pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
     if not pictures:
         raise ValueError("grid needs at least one picture")
@@ -290,7 +301,8 @@ def sheet(
 ) -> Picture:
     """Set pictures in labelled rows and columns, on white: one row a method, one column an image.
 
-    Long labels are broken at spaces; a newline breaks too.
+    Long labels are broken at spaces; a newline breaks too. The letters are those of the font that
+    comes with Pillow: Greek is spelled out (ε: epsilon), accents are dropped.
 
     Args:
         rows: pictures as `as_picture` takes them; `None` leaves a place empty. Sizes may differ:
@@ -328,12 +340,17 @@ def sheet(
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             if cell is not None:
-                heights[i], widths[j] = max(heights[i], cell.shape[0]), max(widths[j], cell.shape[1])
+                heights[i], widths[j] = (
+                    max(heights[i], cell.shape[0]),
+                    max(widths[j], cell.shape[1]),
+                )
 
     labels = [_text(t, size, 9 * size, "right") for t in row_labels or ()]
     notes = [_text(t, size * 7 // 8, 14 * size, "left") for t in captions or ()]
     for texts in (labels, notes):
-        heights = [max(h, len(t)) for h, t in zip(heights, texts, strict=True)] if texts else heights
+        heights = (
+            [max(h, len(t)) for h, t in zip(heights, texts, strict=True)] if texts else heights
+        )
     heads = [
         _text(t, size, max(w, 4 * size), "center")
         for t, w in zip(column_labels or (), widths, strict=False)
@@ -367,6 +384,8 @@ def sheet(
 def caption(picture: ArrayLike, text: str, *, font_size: int | None = None) -> Picture:
     """Write a text under a picture, on white, broken into lines that fit its width.
 
+    A word longer than that makes the whole wider.
+
     Args:
         picture: as `as_picture` takes it.
         text: words; a newline breaks the line too.
@@ -392,7 +411,9 @@ def _finite(values: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
     array = np.asarray(values).astype(np.float32)  # through numpy: bfloat16 as well
     wrong = array.size - int(np.isfinite(array).sum())
     if wrong:
-        raise ValueError(f"the {name} holds {wrong} values that are NaN or infinite; mend them first")
+        raise ValueError(
+            f"the {name} holds {wrong} values that are NaN or infinite; mend them first"
+        )
     return array
 
 
@@ -492,29 +513,40 @@ def _widest(texts: Sequence[np.ndarray], gap: int) -> int:
 def _text(text: str, size: int, width: int, align: str) -> Picture:
     """Set text in lines of at most `width` pixels (a longer word stays whole)."""
     font = ImageFont.load_default(size=size)
-    lines = "\n".join(_broken(line, font, width) for line in text.split("\n"))
-    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
-    left, _, right, _ = ruler.multiline_textbbox((0, 0), lines, font=font, align=align)
+    text = "".join(_spelled(letter) for letter in text)
+    lines = [part for line in text.split("\n") for part in _broken(line, font, width)]
     # Every line is as high as the font, so that neighbouring labels share a baseline.
     ascent, descent = font.getmetrics()  # type: ignore[union-attr]
-    step, spacing = ascent + descent, size // 5
-    count = lines.count("\n") + 1
-    height = count * step + (count - 1) * spacing
-    mask = Image.new("L", (max(1, math.ceil(right - left)), height), 0)
+    step = ascent + descent + size // 5
+    lengths = [font.getlength(line) for line in lines]
+    longest = math.ceil(max(lengths)) + 1
+    mask = Image.new("L", (longest, len(lines) * step - size // 5), 0)
     draw = ImageDraw.Draw(mask)
-    for i, line in enumerate(lines.split("\n")):
-        slack = mask.width - font.getlength(line)
-        x = {"left": 0.0, "center": slack / 2, "right": slack}[align]
-        draw.text((max(0.0, x), i * (step + spacing)), line, fill=255, font=font)
+    for i, (line, length) in enumerate(zip(lines, lengths, strict=True)):
+        x = {"left": 0.0, "center": (longest - length) / 2, "right": longest - length}[align]
+        draw.text((x, i * step), line, fill=255, font=font)
     cover = np.asarray(mask, np.float32)[..., None] / 255
     return np.repeat(_PAPER + (_INK - _PAPER) * cover, 3, axis=-1).astype(np.float32)
 
 
-def _broken(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _spelled(letter: str) -> str:
+    if letter.isascii() or letter in _GLYPHS:
+        return letter
+    if letter in _SPELLINGS:
+        return _SPELLINGS[letter]
+    plain = unicodedata.normalize("NFKD", letter)
+    plain = "".join(part for part in plain if not unicodedata.combining(part))
+    match unicodedata.name(plain, "").split() if len(plain) == 1 else []:
+        case ["GREEK", case, "LETTER", *_, name]:
+            return name.capitalize() if case == "CAPITAL" else name.lower()
+    return plain
+
+
+def _broken(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     lines: list[str] = []
     for word in line.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return "\n".join(lines)
+    return lines or [""]

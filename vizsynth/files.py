@@ -58,7 +58,7 @@ def read_image(
 
     Args:
         path: a file in any format Pillow reads.
-        size: in pixels. An int: the shorter side is resized to it, the aspect ratio stays. `(h, w)`:
+        size: in pixels. An int: the shorter side becomes that, the aspect ratio stays. `(h, w)`:
             resized to cover it, aspect ratio kept, then cut to it around the centre. Resizing is
             bicubic, smoothed where it shrinks. `None` keeps the size.
 
@@ -67,7 +67,7 @@ def read_image(
         ImageFileError: a folder; no picture; a picture that is damaged, cut short, or of more
             pixels than Pillow takes for safe (twice `PIL.Image.MAX_IMAGE_PIXELS`: 178,956,970
             unless changed).
-        ValueError: a size that is not positive.
+        ValueError: a size that is not one or two positive ints.
 
     >>> import tempfile
     >>> import numpy as np
@@ -179,9 +179,12 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _checked_size(size: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
-    sides = () if size is None else size if isinstance(size, tuple) else (size,)
-    if any(side < 1 for side in sides):
-        raise ValueError(f"size must be positive pixels (an int, or (height, width)), not {size}")
+    if size is None:
+        return None
+    sides = size if isinstance(size, tuple) else (size,)
+    whole = all(isinstance(side, int | np.integer) and side >= 1 for side in sides)
+    if not whole or (isinstance(size, tuple) and len(size) != 2):
+        raise ValueError(f"size must be pixels, an int or (height, width) from 1 up, not {size}")
     return size
 
 
@@ -194,7 +197,9 @@ def _missing(path: Path) -> str:
     except OSError:
         names = {}
     near = [names[name] for name in difflib.get_close_matches(path.name.lower(), names, n=3)]
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"check the path, or look into {folder}"
+    remedy = (
+        f"did you mean {' or '.join(near)}?" if near else f"check the path, or look into {folder}"
+    )
     return f"there is no {path.name} in the folder {folder}; {remedy}"
 
 
@@ -281,6 +286,6 @@ def _encode(path: Path, image: ArrayLike) -> bytes:
     except (OSError, ValueError) as error:  # WebP ends at 16,383 pixels a side, JPEG at 65,500
         height, width = pixels.shape[:2]
         raise ImageFileError(
-            f"cannot write {path}: {width}x{height} pixels do not go into {name} ({error}); use .png"
+            f"cannot write {path}: {width}x{height} pixels do not fit {name} ({error}); use .png"
         ) from error
     return buffer.getvalue()

@@ -242,7 +242,7 @@ def _max_pool_backward(window: Pair, strides: Pair, padding: Padding, residuals:
                 for j, col_tap in enumerate(cols[:, c]):
                     if row_tap < window[0] and col_tap < window[1]:
                         here = (slice(None), slice(i, i + phase_shape[0]), slice(j, j + phase_shape[1]))
-                        chosen = index[here] == row_tap * window[1] + col_tap
+                        chosen = index[here] == int(row_tap * window[1] + col_tap)
                         total = total + jnp.where(chosen, g[here], jnp.zeros((), g.dtype))
             phases.append(total)
     woven = jnp.stack(phases, axis=3).reshape(*phases[0].shape[:3], -1)

@@ -44,3 +44,7 @@ class Score(Protocol):
     def layers(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def __call__(self, activations: Activations, /) -> Shaped[Array, " n"]: ...  # noqa: D102
+
+
+Target = Any
+"""A label, one label an image, or a score. Public functions take any; their bodies see a score."""

@@ -1,0 +1,68 @@
+"""Grad-CAM.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization, 2016, section 3.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vizsynth.entry import entry
+from vizsynth.taps import evaluate, replace, run
+from vizsynth.types import Heatmaps, Images, Network, Score, Target
+
+
+def layer_gradient(
+    net: Network, images: Images, target: Score, layer: str
+) -> tuple[Float[Array, "n h w k"], Float[Array, "n h w k"]]:
+    """Return the activations A^k of a layer and ∂y^c/∂A^k.
+
+    The layer is computed once; only what comes after it is run forward and backward.
+
+    Raises:
+        ValueError: a layer without spatial extent, or one that the network does not have.
+    """
+    A = run(net, images, [layer])[1][layer]
+    if A.ndim != 4:
+        raise ValueError(
+            f"a class activation map needs a layer of maps, but {layer!r} is a vector of {A.shape[-1]}; "
+            "take the last convolution or a layer before it"
+        )
+
+    def y(A: Array) -> Array:
+        return evaluate(net, images, target, tap=replace({layer: A})).sum()
+
+    return A, jax.grad(y)(A)
+
+
+@entry(static=("layer",))
+def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
+    """Return L = relu(Σ_k α_k A^k), α_k = (1/Z) Σ_ij ∂y^c/∂A^k_ij (section 3, eq. 1 and 2).
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`.
+        target: a label, one label an image, or a score (`vizsynth.scores`): y^c.
+        layer: the layer whose maps A are weighted, best the last one with spatial extent: VGG
+            `conv5_3` (the paper's) or `relu5_3`, ResNet `layer4.2` (50 layers), SqueezeNet `fire9`.
+
+    Returns:
+        The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled
+        (`vizsynth.images.upsample` and `normalize` bring them to the image). Captum's
+        `LayerGradCam` leaves out the ReLU by default; pytorch-grad-cam scales each map to [0, 1].
+
+    Raises:
+        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
+            not have, or that has no spatial extent.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.grad_cam(net, images, 281, layer="fire9").shape
+        (2, 3, 3)
+    """
+    A, dy_dA = layer_gradient(net, images, target, layer)
+    alpha = dy_dA.mean(axis=(1, 2))  # eq. 1
+    return jax.nn.relu(jnp.einsum("nk,nijk->nij", alpha, A))  # eq. 2
