@@ -265,10 +265,9 @@ def grid(
     >>> grid(np.zeros((5, 10, 10, 3)), columns=3).shape
     (22, 34, 3)
     """
-    if np.ndim(images) == 3 and np.shape(images)[-1] == 3 and hasattr(images, "dtype"):
-        raise ValueError(
-            f"grid tiles several pictures, not one {np.shape(images)}; give image[None]"
-        )
+    shape = getattr(images, "shape", ())
+    if len(shape) == 3 and shape[-1] == 3:  # its rows would pass for grey pictures
+        raise ValueError(f"grid tiles several pictures, not one {tuple(shape)}; give image[None]")
     pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
     if not pictures:
         raise ValueError("grid needs at least one picture")
