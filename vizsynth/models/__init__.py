@@ -1,7 +1,10 @@
 """Networks: one family a file, and their weights."""
 
 from vizsynth.models.alexnet import alexnet as alexnet
+from vizsynth.models.labels import find_class as find_class
+from vizsynth.models.labels import imagenet_labels as imagenet_labels
 from vizsynth.models.layers import fold_batch_norm as fold_batch_norm
+from vizsynth.models.load import load as load
 from vizsynth.models.network import IMAGENET as IMAGENET
 from vizsynth.models.network import parameter_count as parameter_count
 from vizsynth.models.network import with_attributes as with_attributes
@@ -21,3 +24,6 @@ from vizsynth.models.vgg import vgg16 as vgg16
 from vizsynth.models.vgg import vgg16_bn as vgg16_bn
 from vizsynth.models.vgg import vgg19 as vgg19
 from vizsynth.models.vgg import vgg19_bn as vgg19_bn
+from vizsynth.models.weights import Weights as Weights
+from vizsynth.models.weights import WeightsError as WeightsError
+from vizsynth.models.weights import save as save
