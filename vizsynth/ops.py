@@ -205,11 +205,12 @@ def _window_slices(x: Array, window: Pair, strides: Pair) -> list[Array]:
 def _first_maximum(x: Array, window: Pair, strides: Pair, padding: Padding) -> tuple[Array, Array]:
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     first, *others = _window_slices(x, window, strides)
-    best, index = first, jnp.zeros(first.shape, jnp.uint8)
+    counter = jnp.uint8 if len(others) < 255 else jnp.int32
+    best, index = first, jnp.zeros(first.shape, counter)
     for i, other in enumerate(others, start=1):
         larger = other > best
         best = jnp.where(larger, other, best)
-        index = jnp.where(larger, jnp.uint8(i), index)
+        index = jnp.where(larger, counter(i), index)
     return best, index
 
 
@@ -338,7 +339,7 @@ def add(x: Activation, y: Activation) -> Activation:
     return x + y
 
 
-def concatenate(xs: Sequence[Activation]) -> Activation:
+def concatenate(xs: Sequence[Float[Array, "n h w _"]]) -> Activation:
     """Put the channels of the branches one after another."""
     return jnp.concatenate(xs, axis=-1)
 

@@ -17,6 +17,7 @@ Key = PRNGKeyArray
 Activations = Mapping[str, Float[Array, "..."]]
 
 
+@runtime_checkable
 class Tap(Protocol):
     """Reads, and may replace, the value of one named layer."""
 
@@ -34,6 +35,7 @@ class Network(Protocol):
     def __call__(self, images: Any, *, tap: Tap = ..., ops: Any = ...) -> Any: ...  # noqa: D102
 
 
+@runtime_checkable
 class Score(Protocol):
     """What is explained or maximized: one number an image, from the activations it names.
 
