@@ -1,0 +1,46 @@
+"""What every test runs under: strict arithmetic, a compilation cache, few but fixed examples."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+from tiny import TINY, Subject, tiny
+
+CACHE = Path(__file__).parent.parent / ".jax_cache"
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+settings.register_profile(
+    "vizsynth",
+    deadline=None,  # the first example of a shape compiles
+    max_examples=15,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("vizsynth")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Two runs may share the cache; an entry that the other is still writing is compiled again.
+    for verb in ("reading", "writing"):
+        message = f"ignore:Error {verb} persistent compilation cache entry"
+        config.addinivalue_line("filterwarnings", message)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Let float64 be float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=TINY)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Every kind of network, small, with random biases and statistics."""
+    return tiny(request.param)
