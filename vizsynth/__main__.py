@@ -1,0 +1,7 @@
+"""`python -m vizsynth` is the `vizsynth` command."""
+
+import sys
+
+from vizsynth.cli import main
+
+sys.exit(main())

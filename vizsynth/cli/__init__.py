@@ -1,0 +1,95 @@
+"""The `vizsynth` command: one command a file, imported when it is asked for.
+
+The files of commands import click and `vizsynth.cli.common` at their top and JAX only where they
+compute, so that `--help`, completion and mistyped options answer at once.
+"""
+
+import os
+from collections import UserDict
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from vizsynth.cli.cache import use_cache
+
+COMMANDS = ("convert", "explain", "networks")
+
+EPILOG = """\b
+Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so
+that a second run starts at once; VIZSYNTH_CACHE=off keeps none, VIZSYNTH_CACHE=PATH
+keeps them elsewhere. VIZSYNTH_DEBUG=1 shows where an error came from.
+"""
+
+
+class _Commands(UserDict[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        return import_module(f"vizsynth.cli.{name}").command
+
+
+@click.group(
+    commands=_Commands(dict.fromkeys(COMMANDS)),
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+@click.version_option(package_name="vizsynth", message="%(prog)s %(version)s")
+def group() -> None:
+    """See into convolutional networks, and make pictures with them."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code.
+
+    0: done. 1: it failed. 2: what was asked for, or given, cannot be. 130: interrupted.
+    """
+    try:
+        use_cache()
+        code = group.main(args, prog_name="vizsynth", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; nothing was written")
+        return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("VIZSYNTH_DEBUG", "0") not in ("", "0"):
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    match error:
+        case click.UsageError(ctx=ctx):
+            message = error.format_message()
+            if ctx is not None and not message.endswith(("?", ")")):
+                message = f"{message.removesuffix('.')}; see {ctx.command_path} --help"
+            _complain(message)
+            return 2
+        case click.ClickException():
+            _complain(error.format_message())
+            return error.exit_code
+        # What the library says of images, labels, layers and weights that cannot be used.
+        case ValueError() | FileNotFoundError():
+            _complain(str(error))
+            return 2
+        case ModuleNotFoundError() | OSError():
+            _complain(str(error))
+        case MemoryError():
+            _complain("there is not enough memory; give a smaller --size")
+        case _ if "RESOURCE_EXHAUSTED" in str(error):
+            _complain("the device has not enough memory; give a smaller --size")
+        case _:
+            _complain(
+                f"unexpected {type(error).__name__}: {error} (VIZSYNTH_DEBUG=1 shows where; "
+                "please report it)"
+            )
+    return 1
+
+
+def _complain(message: str) -> None:
+    click.echo(f"vizsynth: error: {' '.join(message.split())}", err=True)

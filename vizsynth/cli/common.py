@@ -1,0 +1,164 @@
+"""What the commands share: their options, how they load, and what they say while they work."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_NETWORK = "squeezenet1_1"
+
+network = click.option(
+    "--network", "-n", default=DEFAULT_NETWORK, show_default=True, metavar="NAME",
+    help="The network; `vizsynth networks` lists them.",
+)  # fmt: skip
+weights = click.option(
+    "--weights", "-w", metavar="NAME|PATH",
+    help="Its weights: a name that `vizsynth networks` lists, or a file.",
+)  # fmt: skip
+target = click.option(
+    "--target", "-t", default="top", show_default=True, metavar="CLASS",
+    help="A class: its name, a part of its name, its number, or `top`.",
+)  # fmt: skip
+layer = click.option(
+    "--layer", "-l", metavar="NAME", help="The layer; by default the usual one of the network."
+)
+seed = click.option("--seed", default=0, show_default=True, help="For whatever is drawn at random.")
+size = click.option(
+    "--size", type=click.IntRange(33, 4096), metavar="PIXELS",
+    help="The shorter side of what the network sees; by default what it was trained on.",
+)  # fmt: skip
+out = click.option(
+    "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go."
+)
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace files of other runs that are in DIR."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but results and errors.")
+
+
+def load_network(name: str, chosen: str | None) -> Any:
+    """Return the network with its weights."""
+    from vizsynth.models import load
+
+    return load(name, chosen)
+
+
+def need_classes(net: Any, name: str) -> None:
+    """Check that the network is a classifier."""
+    if getattr(net, "num_classes", None) is None:
+        raise click.UsageError(
+            f"{name} with these weights is a trunk: it has no classes to explain; give a classifier, "
+            f"such as --network {DEFAULT_NETWORK}, or the weights of a whole {name} (--weights PATH)"
+        )
+
+
+def class_name(net: Any, label: int) -> str:
+    """Return the name of a class, or what stands for it where names are not known."""
+    return net.labels[label] if net.labels is not None else f"class {label}"
+
+
+def pick_class(net: Any, typed: str) -> int:
+    """Return the label of the class that was typed: a name, a part of one, or a number."""
+    from vizsynth.models.labels import find_class
+
+    label = find_class(net.labels, typed)
+    if label >= net.num_classes:
+        raise click.UsageError(
+            f"label {label} is outside the network's {net.num_classes} classes 0..{net.num_classes - 1}"
+        )
+    return label
+
+
+def pick_layer(net: Any, typed: str | None) -> str:
+    """Return the layer that was typed, or the usual one."""
+    from vizsynth.taps import unknown_layer
+
+    if typed is None:
+        return usual_layer(net)
+    if typed not in net.layers:
+        raise click.UsageError(unknown_layer([typed], net.layers))
+    return typed
+
+
+def usual_layer(net: Any) -> str:
+    """Return the layer whose maps are weighted when none is named, as the papers have it."""
+    match type(net).__name__:
+        case "VGG":
+            return [name for name in net.layers if name.startswith("conv")][-1]
+        case "ResNet":
+            return f"layer{len(net.config.depths)}.{net.config.depths[-1] - 1}"
+        case "AlexNet":
+            return "relu5"
+        case "SqueezeNet":
+            return "fire9"
+        case _:
+            maps = [name for name, shape in layer_shapes(net).items() if len(shape) == 3]
+            if not maps:
+                raise click.UsageError("the network has no layer of maps; --layer has nothing to name")
+            return maps[-1]
+
+
+def layer_shapes(net: Any, image_size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer for one image, in order. Nothing is computed."""
+    import jax
+    import jax.numpy as jnp
+
+    from vizsynth.taps import record
+
+    def listed(net: Any, images: Any) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        net(images, tap=record(net.layers, seen))
+        shapes.update({name: tuple(value.shape[1:]) for name, value in seen.items()})
+        return seen
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    image = jax.ShapeDtypeStruct((1, *(image_size or input_size(net)), 3), jnp.float32)
+    jax.eval_shape(listed, net, image)
+    return shapes
+
+
+def input_size(net: Any) -> tuple[int, int]:
+    """Return the height and width of the images that the network was trained on."""
+    record = getattr(net, "record", None)
+    return (224, 224) if record is None else record.input_size
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may depend on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("vizsynth", "jax", "jaxlib", "flax", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """Tell on stderr what is going on; results alone go to stdout."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+@contextmanager
+def progress(what: str, steps: Sequence[str], quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Give a function to call as each step begins: a bar where stderr is a terminal, else one line.
+
+    Both say that programs are compiled, as nothing else explains the first seconds.
+    """
+    if quiet or not sys.stderr.isatty():
+        say(f"{what}: {', '.join(steps)} (compiling takes some seconds the first time) ...", quiet)
+        yield lambda step: None
+        return
+    from tqdm import tqdm
+
+    layout = "{desc} {bar:20} {n_fmt}/{total_fmt} {elapsed}"
+    with tqdm(total=len(steps), file=sys.stderr, leave=False, bar_format=layout) as bar:
+
+        def begin(step: str) -> None:
+            bar.n = steps.index(step)
+            bar.set_description_str(f"{what}: compiling and running {step}")
+
+        yield begin

@@ -1,0 +1,210 @@
+"""`vizsynth explain`: what a network sees in a photo, and where."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vizsynth.cli import common
+from vizsynth.cli.methods import METHODS, Method, parse_methods
+from vizsynth.cli.output import OutputFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Array
+
+SHEET = "sheet.png"
+LARGEST = 1024  # pixels: the longer side of the pictures that are written
+SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
+LONGEST = 8  # how many times longer than wide a photo may be
+
+
+@click.command("explain")
+@click.argument("photo", type=click.Path(path_type=Path))
+@common.network
+@common.weights
+@common.target
+@click.option(
+    "--method", "-m", "methods", multiple=True, metavar="NAME,...", callback=parse_methods,
+    help=f"Of {', '.join(METHODS)}, all; by default the usual.",
+)  # fmt: skip
+@common.layer
+@common.size
+@common.seed
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where the files go; by default out/ and the photo's name.",
+)  # fmt: skip
+@common.overwrite
+@common.as_json
+@common.quiet
+def command(
+    photo: Path,
+    network: str,
+    weights: str | None,
+    target: str,
+    methods: list[Method],
+    layer: str | None,
+    size: int | None,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Name what a network sees in PHOTO, and show which pixels speak for it.
+
+    Prints the five likeliest classes; writes a picture for each method, a sheet
+    of them all and numbers.json (settings, classes, ranges) into DIR.
+    """
+    import jax
+    import numpy as np
+
+    from vizsynth.files import read_image
+
+    net = common.load_network(network, weights)
+    common.need_classes(net, network)
+    image = read_image(photo, size or min(common.input_size(net)))
+    _check_shape(photo, image.shape[:2])
+    picture = np.asarray(read_image(photo, _shown_side(photo)))
+    layer = common.pick_layer(net, layer) if any(m.needs_layer for m in methods) else None
+    label = None if target == "top" else common.pick_class(net, target)
+
+    origin = {"command": "explain", "photo": {"name": photo.name, "sha256": _digest(photo)}}
+    folder = OutputFolder(out or Path("out") / photo.stem, origin, overwrite=overwrite)
+    folder.check([*(file for m in methods for file in _files(m)), SHEET], inputs=[photo])
+
+    with common.progress(photo.name, ["classes", *(m.name for m in methods)], quiet) as begin:
+        begin("classes")
+        probabilities = _probabilities(net, image)
+        if label is None:
+            label = int(probabilities.argmax())
+        maps: dict[str, np.ndarray] = {}
+        for method in methods:
+            begin(method.name)
+            maps[method.name] = _map(method, net, image, label, layer, seed)
+
+    def described(label: int) -> dict[str, Any]:
+        p = round(float(probabilities[label]), 6)
+        return {"label": label, "name": common.class_name(net, label), "probability": p}
+
+    numbers = {
+        "network": network,
+        "weights": weights or "default",
+        "seen_at": {"height": image.shape[0], "width": image.shape[1]},
+        "classes": [described(int(i)) for i in np.argsort(-probabilities, kind="stable")[:5]],
+        "target": described(label),
+        "layer": layer,
+        "seed": seed,
+        "maps": {
+            name: {"shape": list(m.shape), "min": float(m.min()), "max": float(m.max())}
+            for name, m in maps.items()
+        },
+        "versions": common.versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    pictures = {name: p for m in methods for name, p in _pictures(m, picture, maps[m.name]).items()}
+    title = f"{network}: {common.class_name(net, label)}, p = {probabilities[label]:.2f}"
+    pictures[SHEET] = _sheet(photo.stem, picture, pictures, title)
+    files = folder.write(pictures, numbers)
+
+    if as_json:
+        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+    else:
+        _print(numbers)
+        click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
+
+
+def _probabilities(net: Any, image: "Array") -> "np.ndarray":
+    import jax
+    import numpy as np
+
+    softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
+    return np.asarray(softmax(net, image[None])[0], np.float64)
+
+
+def _map(
+    method: Method, net: Any, image: "Array", label: int, layer: str | None, seed: int
+) -> "np.ndarray":
+    import jax
+    import numpy as np
+
+    import vizsynth
+
+    arguments = dict(method.options)
+    if method.needs_layer:
+        arguments["layer"] = layer
+    if method.needs_key:
+        arguments["key"] = jax.random.key(seed)
+    return np.asarray(getattr(vizsynth, method.function)(net, image[None], label, **arguments)[0])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_shape(photo: Path, size: tuple[int, ...]) -> None:
+    if max(size) > LONGEST * min(size):
+        raise click.UsageError(
+            f"{photo} is more than {LONGEST} times as long as it is wide; cut out the part to explain"
+        )
+
+
+def _shown_side(photo: Path) -> int | None:
+    """Return the shorter side at which the photo is shown; None is its own."""
+    from PIL import Image
+
+    with Image.open(photo) as image:
+        shorter, longer = sorted(image.size)
+    return None if longer <= LARGEST else max(1, round(shorter * LARGEST / longer))
+
+
+def _files(method: Method) -> list[str]:
+    files = [f"{method.name}.png"]
+    return [*files, f"{method.name}-overlay.png"] if method.figure == "cam" else files
+
+
+def _pictures(method: Method, photo: "np.ndarray", values: "np.ndarray") -> dict[str, Any]:
+    """Return the figures of a method's map by their files' names, at the size of the photo."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from vizsynth.figures import clip_percentile, heat, overlay, signed
+    from vizsynth.images import upsample
+
+    flat = values.sum(axis=-1) if values.ndim == 3 else values
+    large = np.asarray(upsample(jnp.asarray(flat), photo.shape[:2]))
+    match method.figure:
+        case "heat":
+            figures = [heat(clip_percentile(large), colormap="inferno")]
+        case "signed":
+            figures = [signed(clip_percentile(large))]
+        case "cam":
+            figures = [heat(large, colormap="jet"), overlay(photo, flat, alpha=0.4, colormap="jet")]
+    return dict(zip(_files(method), figures, strict=True))
+
+
+def _sheet(name: str, photo: "np.ndarray", pictures: dict[str, Any], title: str) -> "np.ndarray":
+    """Return the photo beside all pictures, each above what it is."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from vizsynth.figures import caption, sheet
+    from vizsynth.images import resize
+
+    scale = min(1.0, SHEET_SIDE / max(photo.shape[:2]))
+    size = (max(1, round(photo.shape[0] * scale)), max(1, round(photo.shape[1] * scale)))
+    named = {name: photo} | {file.removesuffix(".png"): picture for file, picture in pictures.items()}
+    cells = [caption(np.asarray(resize(jnp.asarray(p), size)), text) for text, p in named.items()]
+    columns = len(cells) if len(cells) <= 5 else min(range(4, 6), key=lambda n: -len(cells) % n)
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    return sheet(rows, title=title)
+
+
+def _print(numbers: dict[str, Any]) -> None:
+    for found in numbers["classes"]:
+        click.echo(f"{found['probability']:6.1%}  {found['name']} ({found['label']})")
+    target = numbers["target"]
+    click.echo(f"\nexplained: {target['name']} ({target['label']}), p = {target['probability']:.3f}")

@@ -1,0 +1,57 @@
+"""The attribution methods that the command line knows: one row a method.
+
+A method is called as the function is, with hyphens: `grad-cam` is `vizsynth.grad_cam`.
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import click
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is called, and what its maps look like."""
+
+    function: str
+    """The name of the function in `vizsynth`."""
+    figure: Literal["heat", "signed", "cam"]
+    """`heat`: at least 0, at the pixels. `signed`: both signs. `cam`: at a layer's resolution; it is
+    also laid over the photo."""
+    usual: bool = False
+    """Whether it is among those that are shown when none is named."""
+    needs_layer: bool = False
+    needs_key: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments that the function has no default for."""
+
+    @property
+    def name(self) -> str:
+        """What the method is called on the command line, and its files."""
+        return self.function.replace("_", "-")
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("saliency", "heat", usual=True),
+        Method("gradient", "signed", usual=True),
+        Method("grad_cam", "cam", usual=True, needs_layer=True),
+    )
+}
+
+
+def parse_methods(
+    context: click.Context, parameter: click.Parameter, typed: tuple[str, ...]
+) -> list[Method]:
+    """Return the methods that were named, by commas or one by one, each once; `all` is every one."""
+    names = [name.strip().lower().replace("_", "-") for text in typed for name in text.split(",")]
+    if not names:
+        return [method for method in METHODS.values() if method.usual]
+    for name in names:
+        if name not in METHODS and name != "all":
+            near = difflib.get_close_matches(name, METHODS, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(METHODS)}, all"
+            raise click.BadParameter(f"no method is called {name!r}; {hint}", context, parameter)
+    return list(METHODS.values()) if "all" in names else [METHODS[n] for n in dict.fromkeys(names)]
