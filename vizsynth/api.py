@@ -5,8 +5,30 @@ imports it when one of its names is first asked for.
 """
 
 from vizsynth import models as models
+from vizsynth.maps.ablation_cam import ablation_cam as ablation_cam
+from vizsynth.maps.cam import cam as cam
+from vizsynth.maps.deconvnet import deconvnet as deconvnet
+from vizsynth.maps.eigen_cam import eigen_cam as eigen_cam
+from vizsynth.maps.fusion import fuse as fuse
 from vizsynth.maps.grad_cam import grad_cam as grad_cam
+from vizsynth.maps.grad_cam_pp import grad_cam_pp as grad_cam_pp
 from vizsynth.maps.gradient import gradient as gradient
+from vizsynth.maps.guided_backprop import guided_backprop as guided_backprop
+from vizsynth.maps.guided_grad_cam import guided_grad_cam as guided_grad_cam
+from vizsynth.maps.hires_cam import hires_cam as hires_cam
+from vizsynth.maps.input_x_gradient import input_x_gradient as input_x_gradient
+from vizsynth.maps.integrated_gradients import Integrated as Integrated
+from vizsynth.maps.integrated_gradients import (
+    adaptive_integrated_gradients as adaptive_integrated_gradients,
+)
+from vizsynth.maps.integrated_gradients import completeness as completeness
+from vizsynth.maps.integrated_gradients import integrated_gradients as integrated_gradients
+from vizsynth.maps.layer_cam import layer_cam as layer_cam
 from vizsynth.maps.saliency import saliency as saliency
+from vizsynth.maps.score_cam import score_cam as score_cam
+from vizsynth.maps.smooth_grad import smooth_grad as smooth_grad
+from vizsynth.maps.smooth_grad import smooth_grad_squared as smooth_grad_squared
+from vizsynth.maps.smooth_grad import var_grad as var_grad
+from vizsynth.maps.xgrad_cam import xgrad_cam as xgrad_cam
 from vizsynth.models import load as load
 from vizsynth.taps import features as features

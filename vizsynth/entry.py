@@ -4,10 +4,11 @@ Checks look at values only where there are values: inside a caller's own `jit`, 
 arguments are tracers and pass unseen.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,11 @@ _LOWEST, _HIGHEST = -1.0, 2.0
 
 
 def entry(
-    *, static: Sequence[str] = (), check: Callable[..., None] | None = None
+    *,
+    static: Sequence[str] = (),
+    check: Callable[..., None] | None = None,
+    verify: Callable[[Any], None] | None = None,
+    score: Callable[[Any], Any] = Class,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public function of a pure one: jitted at definition, its arguments checked.
 
@@ -37,6 +42,8 @@ def entry(
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
             them compiles anew. All others are traced.
         check: called with the arguments by name before anything is compiled; it raises.
+        verify: called with the result where it has values; it warns or raises.
+        score: what a bare label means.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,12 +55,15 @@ def entry(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.arguments
-            _check_common(given)
+            _check_common(given, score)
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
                 check(**given)
-            return compiled(*bound.args, **bound.kwargs)
+            result = compiled(*bound.args, **bound.kwargs)
+            if verify is not None and all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
+                verify(result)
+            return result
 
         call.compiled = compiled  # type: ignore[attr-defined]  # how a test counts its programs
         return call
@@ -61,7 +71,7 @@ def entry(
     return decorate
 
 
-def _check_common(given: dict[str, Any]) -> None:
+def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
     if "net" in given:
         given["net"] = as_network(given["net"])
     standardized = getattr(given.get("net"), "standardize", None) is not None
@@ -72,15 +82,30 @@ def _check_common(given: dict[str, Any]) -> None:
     for name in ("target", "labels"):
         if name in given and given[name] is not None:
             n = len(given["images"]) if "images" in given else 1
-            given[name] = as_score(given[name], given.get("net"), n, given.get("images"))
+            given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
             if name == "labels":
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
     if (key := given.get("key")) is not None:
         _check_key(key)
 
 
+class _Partial(NamedTuple):
+    """A partial application that equals another of the same parts, so it does not compile anew."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.func(*self.args, *args, **dict(self.keywords))
+
+
 def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_hashable(v) for v in value)
+    if isinstance(value, functools.partial):
+        return _Partial(value.func, value.args, tuple(sorted(value.keywords.items())))
+    return value
 
 
 def is_concrete(value: Any) -> bool:
@@ -137,8 +162,7 @@ def _extremes(values: Array) -> tuple[Array, Array, Array]:
 def _check_values(images: Any, unit_range: bool, name: str) -> None:
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
-            f"{name} must be float in [0, 1], not {images.dtype}; "
-            f"give {name}.astype('float32') / 255"
+            f"{name} must be float in [0, 1], not {images.dtype}; give {name}.astype('float32') / 255"
         )
     if 0 in images.shape:
         raise ValueError(f"{name} {tuple(images.shape)} hold no pixel")
@@ -158,15 +182,15 @@ def _check_values(images: Any, unit_range: bool, name: str) -> None:
         raise ValueError(f"{name} must lie in [0, 1]; these span [{low:.4g}, {high:.4g}]; {remedy}")
 
 
-def as_score(target: Any, net: Any, n: int, images: Any = None) -> Any:
-    """Return the target as a score: a label or one label an image becomes `Class`.
+def as_score(target: Any, net: Any, n: int, images: Any = None, score: Callable[[Any], Any] = Class) -> Any:
+    """Return the target as a score: a label, or one label an image, becomes a `Class`, or `score`.
 
     Raises:
         TypeError: neither labels nor a score.
         ValueError: a label that the network has no class for; a number of labels other than n.
     """
     if not callable(target):
-        target = Class(_as_labels(target, n))
+        target = score(_as_labels(target, n))
     for label in labels_in(target):
         _check_labels(label, net, images)
     return target

@@ -32,7 +32,7 @@ def resize(
     *,
     method: Literal["nearest", "linear", "cubic"] = "linear",
     antialias: bool = True,
-) -> Pixels:
+) -> Float[Array, "*batch h2 w2 c"]:
     """Resize to `(height, width)`; pixels are areas, their centres at half integers.
 
     With `antialias`, a picture that shrinks is smoothed first.
@@ -55,7 +55,7 @@ def upsample(heatmaps: Float[Array, "*batch h w"], size: tuple[int, int]) -> Flo
     return resize(heatmaps[..., None], size)[..., 0]
 
 
-def center_crop(images: Pixels, size: tuple[int, int]) -> Pixels:
+def center_crop(images: Pixels, size: tuple[int, int]) -> Float[Array, "*batch h2 w2 c"]:
     """Cut `(height, width)` out of the middle.
 
     >>> import jax.numpy as jnp

@@ -55,9 +55,7 @@ class Ops(NamedTuple):
 
 
 def _lax_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -89,16 +87,14 @@ def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Arra
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _input_gradient(
-    g: Array, kernel: Array, shape: Sequence[int], strides: Pair, padding: Padding
-) -> Array:
+def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair, padding: Padding) -> Array:
     """Return the gradient of a convolution with respect to its input, as a stride-1 convolution.
 
     With stride s, the inputs at positions i ≡ r (mod s) see only the taps t ≡ r + pad (mod s). The s²
     sub-pixel phases are s² groups of output channels of one convolution over g, woven together at the
     end. With s = 1 it is the convolution with the kernel flipped and its channels exchanged.
     """
-    n, h, w, channels = shape
+    _, h, w, channels = shape
     kh, kw, _, outputs = kernel.shape
     rows, rows_pad = _phase_taps(kh, strides[0], padding[0][0], h, g.shape[1])
     cols, cols_pad = _phase_taps(kw, strides[1], padding[1][0], w, g.shape[2])

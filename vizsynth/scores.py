@@ -88,6 +88,19 @@ class LogProbability(_Algebra):
 
 @register_dataclass
 @_score()
+class Probability(_Algebra):
+    """A class's softmax probability: p_c = exp S_c / Σ_k exp S_k."""
+
+    label: Number
+    layers = ("logits",)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the probabilities of the labels."""
+        return _pick(jax.nn.softmax(activations["logits"]), self.label)
+
+
+@register_dataclass
+@_score()
 class Neuron(_Algebra):
     """One unit of a layer: its channel at row y and column x; the centre where they are None."""
 
@@ -208,7 +221,7 @@ class Multiple(_Algebra):
 def labels_in(score: Any) -> list[Any]:
     """Return the class labels that a score names, however deep."""
     match score:
-        case Class(label=label) | LogProbability(label=label):
+        case Class(label=label) | LogProbability(label=label) | Probability(label=label):
             return [label]
         case Sum(first=first, second=second):
             return labels_in(first) + labels_in(second)

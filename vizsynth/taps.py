@@ -105,9 +105,7 @@ def evaluate(
 
 
 @entry(static=("layers",))
-def features(
-    net: Network, images: Images, layers: Sequence[str]
-) -> dict[str, Float[Array, "n ..."]]:
+def features(net: Network, images: Images, layers: Sequence[str]) -> dict[str, Float[Array, "n ..."]]:
     """Return what the network computes at the named layers, Φ_l(x).
 
     Only what the deepest of them needs is computed.

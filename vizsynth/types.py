@@ -12,11 +12,13 @@ Image = Float[Array, "h w 3"]
 Images = Float[Array, "n h w 3"]
 Labels = Int[Array, " n"]
 Logits = Float[Array, "n classes"]
-Heatmaps = Float[Array, "n h w"]
+Heatmaps = Float[Array, "n rows columns"]
+Maps = Float[Array, "n rows columns k"]  # the activations A^k of a layer
 Key = PRNGKeyArray
 Activations = Mapping[str, Float[Array, "..."]]
 
 
+@runtime_checkable
 @runtime_checkable
 class Tap(Protocol):
     """Reads, and may replace, the value of one named layer."""
@@ -35,6 +37,7 @@ class Network(Protocol):
     def __call__(self, images: Any, *, tap: Tap = ..., ops: Any = ...) -> Any: ...  # noqa: D102
 
 
+@runtime_checkable
 @runtime_checkable
 class Score(Protocol):
     """What is explained or maximized: one number an image, from the activations it names.

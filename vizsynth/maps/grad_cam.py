@@ -4,21 +4,20 @@ Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, Grad-CAM: Visual Explanation
 Gradient-based Localization, 2016, section 3.
 """
 
+import warnings
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array
 
 from vizsynth.entry import entry
 from vizsynth.taps import evaluate, replace, run
-from vizsynth.types import Heatmaps, Images, Network, Score, Target
+from vizsynth.types import Heatmaps, Images, Maps, Network, Score, Target
 
 
-def layer_gradient(
-    net: Network, images: Images, target: Score, layer: str
-) -> tuple[Float[Array, "n h w k"], Float[Array, "n h w k"]]:
-    """Return the activations A^k of a layer and ∂y^c/∂A^k.
-
-    The layer is computed once; only what comes after it is run forward and backward.
+def layer_maps(net: Network, images: Images, layer: str) -> Maps:
+    """Return the activations A^k of a layer of maps.
 
     Raises:
         ValueError: a layer without spatial extent, or one that the network does not have.
@@ -29,6 +28,18 @@ def layer_gradient(
             f"a class activation map needs a layer of maps, but {layer!r} is a vector of {A.shape[-1]}; "
             "take the last convolution or a layer before it"
         )
+    return A
+
+
+def layer_gradient(net: Network, images: Images, target: Score, layer: str) -> tuple[Maps, Maps]:
+    """Return the activations A^k of a layer and ∂y^c/∂A^k.
+
+    The layer is computed once; only what comes after it is run forward and backward.
+
+    Raises:
+        ValueError: a layer without spatial extent, or one that the network does not have.
+    """
+    A = layer_maps(net, images, layer)
 
     def y(A: Array) -> Array:
         return evaluate(net, images, target, tap=replace({layer: A})).sum()
@@ -36,7 +47,20 @@ def layer_gradient(
     return A, jax.grad(y)(A)
 
 
-@entry(static=("layer",))
+def warn_if_empty(heatmaps: Heatmaps) -> None:
+    """Warn of maps that are zero everywhere after the ReLU."""
+    empty = ~np.asarray((heatmaps > 0).any(axis=(1, 2)))
+    if empty.any():
+        which = "the map" if len(empty) == 1 else f"{empty.sum()} of {len(empty)} maps"
+        warnings.warn(
+            f"{which} is zero everywhere: at this layer nothing speaks for the target, and the ReLU took "
+            "away what speaks against it; try the target that the network predicts, a later layer, or the "
+            "signed map of vizsynth.hires_cam",
+            stacklevel=3,
+        )
+
+
+@entry(static=("layer",), verify=warn_if_empty)
 def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = relu(Σ_k α_k A^k), α_k = (1/Z) Σ_ij ∂y^c/∂A^k_ij (section 3, eq. 1 and 2).
 
@@ -58,9 +82,9 @@ def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Hea
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> net = vizsynth.load("squeezenet1_1")
         >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> vizsynth.grad_cam(net, images, 281, layer="fire9").shape
+        >>> vizsynth.grad_cam(net, images, net(images).argmax(-1), layer="fire9").shape
         (2, 3, 3)
     """
     A, dy_dA = layer_gradient(net, images, target, layer)

@@ -1,0 +1,65 @@
+"""Ablation-CAM.
+
+Desai & Ramaswamy, Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
+Localization, 2020, section 3.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vizsynth.chunks import check_count, each
+from vizsynth.entry import entry
+from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
+from vizsynth.taps import evaluate, replace
+from vizsynth.types import Heatmaps, Images, Network, Target
+
+
+def _check(batch_size: int, **_: Any) -> None:
+    check_count(batch_size, "batch_size")
+
+
+@entry(static=("layer", "batch_size"), check=_check, verify=warn_if_empty)
+def ablation_cam(
+    net: Network, images: Images, target: Target, *, layer: str, batch_size: int = 32
+) -> Heatmaps:
+    """Return L = relu(Σ_k w_k A^k), w_k = (y − y_k) / y (eq. 3, 4).
+
+    y_k is the score with the channel A^k held at 0; the weight is by how much the score falls without it.
+    Only what comes after the layer is run again.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`.
+        target: a label, one label an image, or a score (`vizsynth.scores`): y.
+        layer: the layer whose maps A are weighted, as for `grad_cam`.
+        batch_size: how many channels are left out at once for each image.
+
+    Returns:
+        The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. A negative y turns the sign
+        of every weight, as the paper has it.
+
+    Raises:
+        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
+            not have, or that has no spatial extent.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.ablation_cam(net, images, net(images).argmax(-1), layer="fire9").shape
+        (2, 3, 3)
+    """
+    A = layer_maps(net, images, layer)
+
+    def score(A: Array) -> Float[Array, " n"]:
+        return evaluate(net, images, target, tap=replace({layer: A}))
+
+    def without(channel: Array) -> Float[Array, " n"]:
+        return score(A.at[..., channel].set(0))
+
+    y, y_k = score(A), each(without, jnp.arange(A.shape[-1]), batch_size)
+    w = (y[None] - y_k) / jnp.where(y == 0, 1, y)[None]
+    return jax.nn.relu(jnp.einsum("kn,nijk->nij", w, A))

@@ -1,0 +1,59 @@
+"""Eigen-CAM.
+
+Muhammad & Yeasin, Eigen-CAM: Class Activation Map using Principal Components, 2020, section III.
+"""
+
+import jax.numpy as jnp
+
+from vizsynth.entry import entry
+from vizsynth.maps.grad_cam import layer_maps
+from vizsynth.types import Heatmaps, Images, Network, Target
+
+
+@entry(static=("layer", "center"))
+def eigen_cam(
+    net: Network, images: Images, target: Target = None, *, layer: str, center: bool = False
+) -> Heatmaps:
+    """Return L = A v₁, the activations projected on their first principal direction: A = U Σ Vᵀ (eq. 3, 4).
+
+    A is the layer as a matrix of positions by channels. A singular vector has no sign of its own: here v₁
+    points to where the mean activation lies, v₁ · Ā ≥ 0, so that the map does not flip with the solver.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`.
+        target: a label, one label an image, or a score (`vizsynth.scores`); it has no influence, the map is
+            of no class.
+        layer: the layer whose maps A are weighted, as for `grad_cam`.
+        center: subtract each channel's mean over positions from A first, as pytorch-grad-cam does.
+
+    Returns:
+        The signed maps at the layer's resolution `[n, h', w']`, unscaled.
+
+    Raises:
+        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
+            not have, or that has no spatial extent.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.eigen_cam(net, images, net(images).argmax(-1), layer="fire9").shape
+        (2, 3, 3)
+    """
+    del target
+    A = layer_maps(net, images, layer)
+    n, h, w, k = A.shape
+    X = A.reshape(n, h * w, k).astype(jnp.promote_types(A.dtype, jnp.float32))
+    mean = X.mean(axis=1)
+    if center:
+        X = X - mean[:, None]
+    # The smaller of the two Gram matrices has the same leading subspace as A.
+    if h * w <= k:
+        u = jnp.linalg.eigh(X @ X.transpose(0, 2, 1))[1][..., -1]
+        v = jnp.einsum("npk,np->nk", X, u)
+        v = v / jnp.maximum(jnp.linalg.norm(v, axis=1, keepdims=True), jnp.finfo(v.dtype).tiny)
+    else:
+        v = jnp.linalg.eigh(X.transpose(0, 2, 1) @ X)[1][..., -1]
+    v = v * jnp.where((v * mean).sum(axis=1, keepdims=True) < 0, -1, 1)
+    return jnp.einsum("npk,nk->np", X, v).reshape(n, h, w).astype(A.dtype)

@@ -1,0 +1,55 @@
+"""Grad-CAM++.
+
+Chattopadhyay, Sarkar, Howlader & Balasubramanian, Grad-CAM++: Improved Visual Explanations for Deep
+Convolutional Networks, 2017, section 3.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vizsynth.entry import entry
+from vizsynth.maps.grad_cam import layer_gradient, warn_if_empty
+from vizsynth.types import Heatmaps, Images, Network, Target
+
+
+@entry(static=("layer",), verify=warn_if_empty)
+def grad_cam_pp(
+    net: Network, images: Images, target: Target, *, layer: str, eps: float | Array = 0.0
+) -> Heatmaps:
+    """Return L = relu(Σ_k w_k A^k), w_k = Σ_ij α_kij relu(g_kij), weighting positions by pixel.
+
+    With g = ∂S/∂A^k_ij, α_kij = g² / (2 g² + g³ Σ_ab A^k_ab) (section 3.2, eq. 19), and 0 where g is 0.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`.
+        target: a label, one label an image, or a score (`vizsynth.scores`).
+        layer: the layer whose maps A are weighted, as for `grad_cam`.
+        eps: a numerical floor of the denominator.
+
+    Returns:
+        The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. (Departure: the paper
+        differentiates Y = exp(S), which multiplies every weight of an image by exp(S): it overflows and
+        changes nothing but the scale, so it is left out.) pytorch-grad-cam adds `eps=1e-6` to the
+        denominator, which dominates small gradients.
+
+    Raises:
+        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
+            not have, or that has no spatial extent.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.grad_cam_pp(net, images, net(images).argmax(-1), layer="fire9").shape
+        (2, 3, 3)
+    """
+    A, g = layer_gradient(net, images, target, layer)
+    total = A.sum(axis=(1, 2), keepdims=True)
+    # eq. 19, divided through by g²: exact, and it neither overflows nor underflows for small g.
+    bottom = 2 + g * total + jnp.asarray(eps, g.dtype) / jnp.where(g == 0, 1, g * g)
+    positive = (g > 0) & (bottom != 0)
+    alpha = jnp.where(positive, 1 / jnp.where(positive, bottom, 1), 0)
+    w = (alpha * jax.nn.relu(g)).sum(axis=(1, 2))
+    return jax.nn.relu(jnp.einsum("nk,nijk->nij", w, A))

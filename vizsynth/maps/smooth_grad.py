@@ -1,0 +1,184 @@
+"""SmoothGrad, its square, and VarGrad: statistics of a map under noise.
+
+Smilkov, Thorat, Kim, Viégas & Wattenberg, SmoothGrad: removing noise by adding noise, 2017, section 2.
+Hooker, Erhan, Kindermans & Kim, A Benchmark for Interpretability Methods in Deep Neural Networks, 2018
+(the square). Adebayo, Gilmer, Goodfellow & Kim, Local Explanation Methods for Deep Neural Networks Lack
+Sensitivity to Parameter Values, 2018 (the variance).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from vizsynth.chunks import check_count, fold, keys_for, masked_sum
+from vizsynth.entry import entry, is_concrete
+from vizsynth.maps.gradient import gradient
+from vizsynth.types import Images, Key, Network, Target
+
+Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
+
+
+class _Moments(NamedTuple):
+    """The count, the mean and the sum of squared deviations of what has been seen."""
+
+    count: Float[Array, ""]
+    mean: Float[Array, "n ..."]
+    deviation: Float[Array, "n ..."]
+
+
+def _check(samples: int, batch_size: int, noise: Any, images: Array, key: Array, **_: Any) -> None:
+    check_count(samples, "samples")
+    check_count(batch_size, "batch_size")
+    keys_for(key, len(images))
+    if is_concrete(noise) and np.any(np.asarray(noise) < 0):
+        raise ValueError(f"noise must not be negative, not {noise}")
+
+
+def _moments(
+    net: Network,
+    images: Images,
+    target: Any,
+    key: Key,
+    samples: int,
+    noise: float | Array,
+    of: Map,
+    batch_size: int,
+) -> _Moments:
+    """Return the moments of the map under noise, by the parallel form of Welford's update.
+
+    Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
+    1979: nothing cancels, as it does in E[a²] − E[a]².
+    """
+    keys = keys_for(key, images.shape[0])
+    spread = images.max(axis=(1, 2, 3)) - images.min(axis=(1, 2, 3))
+    sigma = jnp.asarray(noise, images.dtype) * spread
+
+    def noisy_map(sample: Array) -> Array:
+        draw = lambda key: jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
+        return of(net, images + sigma[:, None, None, None] * jax.vmap(draw)(keys), target)
+
+    def update(seen: _Moments, chunk: Array, valid: Bool[Array, " b"]) -> _Moments:
+        maps = jax.vmap(noisy_map)(chunk)
+        count = valid.sum().astype(maps.dtype)
+        mean = masked_sum(maps, valid) / count
+        deviation = masked_sum((maps - mean[None]) ** 2, valid)
+        both = seen.count + count
+        shift = mean - seen.mean
+        return _Moments(
+            both,
+            seen.mean + shift * (count / both),
+            seen.deviation + deviation + shift**2 * (seen.count * count / both),
+        )
+
+    shape = jax.eval_shape(noisy_map, jax.ShapeDtypeStruct((), jnp.int32))
+    nothing = jnp.zeros(shape.shape, shape.dtype)
+    empty = _Moments(jnp.zeros((), shape.dtype), nothing, nothing)
+    return fold(update, empty, jnp.arange(samples), batch_size)
+
+
+@entry(static=("samples", "of", "batch_size"), check=_check)
+def smooth_grad(
+    net: Network,
+    images: Images,
+    target: Target,
+    *,
+    key: Key,
+    samples: int = 50,
+    noise: float | Array = 0.15,
+    of: Map = gradient,
+    batch_size: int = 4,
+) -> Float[Array, "n ..."]:
+    """Return the mean of a map under noise, (1/N) Σ M(x + ε), ε ~ N(0, σ²) (section 2).
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
+        target: a label, one label an image, or a score (`vizsynth.scores`).
+        key: for the noise: one for all images, which then share their draws, or one an image. An image's
+            result does not depend on the batch that it comes in.
+        samples: N; the paper sees little gain beyond 50.
+        noise: σ as a share of each image's range, σ / (x_max − x_min); the paper takes 0.1 to 0.2.
+            (Captum's `stdevs` is σ itself.)
+        of: the map M, any function of (net, images, target) such as `vizsynth.gradient` or
+            `functools.partial(vizsynth.grad_cam, layer="fire9")`.
+        batch_size: how many samples are run at once; memory grows with it, not with `samples`.
+
+    Returns:
+        What `of` returns, signed.
+
+    Raises:
+        TypeError, ValueError: images, a target or a key that cannot be taken; samples below 1; negative
+            noise.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> vizsynth.smooth_grad(net, images, 281, key=jax.random.key(2), samples=4).shape
+        (1, 64, 64, 3)
+    """
+    return _moments(net, images, target, key, samples, noise, of, batch_size).mean
+
+
+@entry(static=("samples", "of", "batch_size"), check=_check)
+def smooth_grad_squared(
+    net: Network,
+    images: Images,
+    target: Target,
+    *,
+    key: Key,
+    samples: int = 50,
+    noise: float | Array = 0.15,
+    of: Map = gradient,
+    batch_size: int = 4,
+) -> Float[Array, "n ..."]:
+    """Return the mean square of a map under noise, (1/N) Σ M(x + ε)² (Hooker et al., section 3.1).
+
+    Args and Raises: as for `smooth_grad`.
+
+    Returns:
+        What `of` returns, squared: at least 0.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> vizsynth.smooth_grad_squared(net, images, 281, key=jax.random.key(2), samples=4).shape
+        (1, 64, 64, 3)
+    """
+    moments = _moments(net, images, target, key, samples, noise, of, batch_size)
+    return moments.deviation / samples + moments.mean**2
+
+
+@entry(static=("samples", "of", "batch_size"), check=_check)
+def var_grad(
+    net: Network,
+    images: Images,
+    target: Target,
+    *,
+    key: Key,
+    samples: int = 50,
+    noise: float | Array = 0.15,
+    of: Map = gradient,
+    batch_size: int = 4,
+) -> Float[Array, "n ..."]:
+    """Return the variance of a map under noise, (1/N) Σ (M(x + ε) − mean)² (Adebayo et al., section 2).
+
+    Args and Raises: as for `smooth_grad`.
+
+    Returns:
+        What `of` returns, its variance: at least 0. It is the biased variance, as Captum's `vargrad`;
+        N / (N − 1) times it is the unbiased one.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> vizsynth.var_grad(net, images, 281, key=jax.random.key(2), samples=4).shape
+        (1, 64, 64, 3)
+    """
+    return _moments(net, images, target, key, samples, noise, of, batch_size).deviation / samples
