@@ -5,9 +5,9 @@ compute, so that `--help`, completion and mistyped options answer at once.
 """
 
 import os
-from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -22,7 +22,7 @@ keeps them elsewhere. VIZSYNTH_DEBUG=1 shows where an error came from.
 """
 
 
-class _Commands(UserDict[str, click.Command]):
+class _Commands(MutableMapping[str, click.Command]):
     """The commands by name, each imported when it is looked up."""
 
     def __getitem__(self, name: str) -> click.Command:
@@ -30,9 +30,21 @@ class _Commands(UserDict[str, click.Command]):
             raise KeyError(name)
         return import_module(f"vizsynth.cli.{name}").command
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __setitem__(self, name: str, command: click.Command) -> NoReturn:
+        raise TypeError("commands are listed in COMMANDS")
+
+    def __delitem__(self, name: str) -> NoReturn:
+        raise TypeError("commands are listed in COMMANDS")
+
 
 @click.group(
-    commands=_Commands(dict.fromkeys(COMMANDS)),
+    commands=_Commands(),
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
