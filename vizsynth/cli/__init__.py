@@ -5,6 +5,7 @@ compute, so that `--help`, completion and mistyped options answer at once.
 """
 
 import os
+import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -58,6 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     0: done. 1: it failed. 2: what was asked for, or given, cannot be. 130: interrupted.
     """
+    warnings.showwarning = _warn
     try:
         use_cache()
         code = group.main(args, prog_name="vizsynth", standalone_mode=False)
@@ -78,7 +80,7 @@ def _report(error: Exception) -> int:
     match error:
         case click.UsageError(ctx=ctx):
             message = error.format_message()
-            if ctx is not None and not message.endswith(("?", ")")):
+            if ctx is not None and not message.endswith(("?", "?)")):
                 message = f"{message.removesuffix('.')}; see {ctx.command_path} --help"
             _complain(message)
             return 2
@@ -101,6 +103,10 @@ def _report(error: Exception) -> int:
                 "please report it)"
             )
     return 1
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"vizsynth: warning: {' '.join(str(message).split())}", err=True)
 
 
 def _complain(message: str) -> None:

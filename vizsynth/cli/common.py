@@ -8,36 +8,37 @@ from typing import Any
 
 import click
 
+class BadInput(click.ClickException):
+    """What was asked for, or given, cannot be; the message says what to do."""
+
+    exit_code = 2
+
+
 DEFAULT_NETWORK = "squeezenet1_1"
 
+# The texts are short enough for a line each, so that a command's help fits a screen.
 network = click.option(
-    "--network", "-n", default=DEFAULT_NETWORK, show_default=True, metavar="NAME",
-    help="The network; `vizsynth networks` lists them.",
+    "--network", "-n", default=DEFAULT_NETWORK, metavar="NAME",
+    help=f"As `vizsynth networks` lists them [{DEFAULT_NETWORK}].",
 )  # fmt: skip
 weights = click.option(
-    "--weights", "-w", metavar="NAME|PATH",
-    help="Its weights: a name that `vizsynth networks` lists, or a file.",
-)  # fmt: skip
-target = click.option(
-    "--target", "-t", default="top", show_default=True, metavar="CLASS",
-    help="A class: its name, a part of its name, its number, or `top`.",
-)  # fmt: skip
-layer = click.option(
-    "--layer", "-l", metavar="NAME", help="The layer; by default the usual one of the network."
+    "--weights", "-w", metavar="NAME", help="Its weights: a file, or a listed name."
 )
-seed = click.option("--seed", default=0, show_default=True, help="For whatever is drawn at random.")
+target = click.option(
+    "--target", "-t", default="top", metavar="CLASS", help="A class, by name or number [the top one]."
+)
+layer = click.option("--layer", "-l", metavar="NAME", help="A layer [the network's usual one].")
+seed = click.option("--seed", type=int, default=0, help="Of what is drawn at random [0].")
 size = click.option(
     "--size", type=click.IntRange(33, 4096), metavar="PIXELS",
-    help="The shorter side of what the network sees; by default what it was trained on.",
+    help="The shorter side of what the network sees.",
 )  # fmt: skip
 out = click.option(
     "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go."
 )
-overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace files of other runs that are in DIR."
-)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace files of other runs in DIR.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but results and errors.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
 
 
 def load_network(name: str, chosen: str | None) -> Any:
@@ -50,7 +51,7 @@ def load_network(name: str, chosen: str | None) -> Any:
 def need_classes(net: Any, name: str) -> None:
     """Check that the network is a classifier."""
     if getattr(net, "num_classes", None) is None:
-        raise click.UsageError(
+        raise BadInput(
             f"{name} with these weights is a trunk: it has no classes to explain; give a classifier, "
             f"such as --network {DEFAULT_NETWORK}, or the weights of a whole {name} (--weights PATH)"
         )
@@ -67,7 +68,7 @@ def pick_class(net: Any, typed: str) -> int:
 
     label = find_class(net.labels, typed)
     if label >= net.num_classes:
-        raise click.UsageError(
+        raise BadInput(
             f"label {label} is outside the network's {net.num_classes} classes 0..{net.num_classes - 1}"
         )
     return label
@@ -80,7 +81,7 @@ def pick_layer(net: Any, typed: str | None) -> str:
     if typed is None:
         return usual_layer(net)
     if typed not in net.layers:
-        raise click.UsageError(unknown_layer([typed], net.layers))
+        raise BadInput(unknown_layer([typed], net.layers))
     return typed
 
 
@@ -98,7 +99,7 @@ def usual_layer(net: Any) -> str:
         case _:
             maps = [name for name, shape in layer_shapes(net).items() if len(shape) == 3]
             if not maps:
-                raise click.UsageError("the network has no layer of maps; --layer has nothing to name")
+                raise BadInput("the network has no layer of maps; --layer has nothing to name")
             return maps[-1]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,24 @@ SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
 LONGEST = 8  # how many times longer than wide a photo may be
 
 
-@click.command("explain")
+EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
+
+
+@click.command("explain", epilog=EPILOG)
 @click.argument("photo", type=click.Path(path_type=Path))
 @common.network
 @common.weights
 @common.target
 @click.option(
     "--method", "-m", "methods", multiple=True, metavar="NAME,...", callback=parse_methods,
-    help=f"Of {', '.join(METHODS)}, all; by default the usual.",
+    help=f"Methods [{','.join(m.name for m in METHODS.values() if m.usual)}].",
 )  # fmt: skip
 @common.layer
 @common.size
 @common.seed
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where the files go; by default out/ and the photo's name.",
+    help="Where the files go [out/ and the photo's name].",
 )  # fmt: skip
 @common.overwrite
 @common.as_json
@@ -56,8 +60,8 @@ def command(
 ) -> None:
     """Name what a network sees in PHOTO, and show which pixels speak for it.
 
-    Prints the five likeliest classes; writes a picture for each method, a sheet
-    of them all and numbers.json (settings, classes, ranges) into DIR.
+    Prints the five likeliest classes; writes the methods' pictures, a sheet of
+    them and numbers.json (settings, classes, ranges) into DIR.
     """
     import jax
     import numpy as np
@@ -69,7 +73,8 @@ def command(
     image = read_image(photo, size or min(common.input_size(net)))
     _check_shape(photo, image.shape[:2])
     picture = np.asarray(read_image(photo, _shown_side(photo)))
-    layer = common.pick_layer(net, layer) if any(m.needs_layer for m in methods) else None
+    if layer is not None or any(m.needs_layer for m in methods):
+        layer = common.pick_layer(net, layer)
     label = None if target == "top" else common.pick_class(net, target)
 
     origin = {"command": "explain", "photo": {"name": photo.name, "sha256": _digest(photo)}}
@@ -147,7 +152,7 @@ def _digest(path: Path) -> str:
 
 def _check_shape(photo: Path, size: tuple[int, ...]) -> None:
     if max(size) > LONGEST * min(size):
-        raise click.UsageError(
+        raise common.BadInput(
             f"{photo} is more than {LONGEST} times as long as it is wide; cut out the part to explain"
         )
 
@@ -163,7 +168,7 @@ def _shown_side(photo: Path) -> int | None:
 
 def _files(method: Method) -> list[str]:
     files = [f"{method.name}.png"]
-    return [*files, f"{method.name}-overlay.png"] if method.figure == "cam" else files
+    return [*files, f"{method.name}-overlay.png"] if method.figure.endswith("cam") else files
 
 
 def _pictures(method: Method, photo: "np.ndarray", values: "np.ndarray") -> dict[str, Any]:
@@ -183,6 +188,8 @@ def _pictures(method: Method, photo: "np.ndarray", values: "np.ndarray") -> dict
             figures = [signed(clip_percentile(large))]
         case "cam":
             figures = [heat(large, colormap="jet"), overlay(photo, flat, alpha=0.4, colormap="jet")]
+        case "signed-cam":  # what speaks for the target is laid over the photo
+            figures = [signed(large), overlay(photo, flat, alpha=0.4, colormap="jet")]
     return dict(zip(_files(method), figures, strict=True))
 
 

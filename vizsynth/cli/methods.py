@@ -16,9 +16,9 @@ class Method:
 
     function: str
     """The name of the function in `vizsynth`."""
-    figure: Literal["heat", "signed", "cam"]
-    """`heat`: at least 0, at the pixels. `signed`: both signs. `cam`: at a layer's resolution; it is
-    also laid over the photo."""
+    figure: Literal["heat", "signed", "cam", "signed-cam"]
+    """`heat`: at least 0, at the pixels. `signed`: of both signs. `cam`, `signed-cam`: at a layer's
+    resolution; it is also laid over the photo."""
     usual: bool = False
     """Whether it is among those that are shown when none is named."""
     needs_layer: bool = False
@@ -37,7 +37,22 @@ METHODS = {
     for method in (
         Method("saliency", "heat", usual=True),
         Method("gradient", "signed", usual=True),
+        Method("input_x_gradient", "signed"),
+        Method("integrated_gradients", "signed"),
+        Method("guided_backprop", "signed"),
+        Method("deconvnet", "signed"),
+        Method("smooth_grad", "signed", needs_key=True),
+        Method("smooth_grad_squared", "heat", needs_key=True),
+        Method("var_grad", "heat", needs_key=True),
         Method("grad_cam", "cam", usual=True, needs_layer=True),
+        Method("guided_grad_cam", "signed", needs_layer=True),
+        Method("grad_cam_pp", "cam", needs_layer=True),
+        Method("xgrad_cam", "cam", needs_layer=True),
+        Method("layer_cam", "cam", needs_layer=True),
+        Method("hires_cam", "signed-cam", needs_layer=True),
+        Method("eigen_cam", "cam", needs_layer=True),
+        Method("score_cam", "cam", needs_layer=True),
+        Method("ablation_cam", "cam", needs_layer=True),
     )
 }
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import click
+from vizsynth.cli.common import BadInput
 
 NUMBERS = "numbers.json"
 
@@ -38,19 +38,19 @@ class OutputFolder:
         """Check that the files can be written, and destroy nothing.
 
         Raises:
-            click.UsageError: the folder cannot be made or written to; files of another origin, or the
+            BadInput: the folder cannot be made or written to; files of another origin, or the
                 inputs themselves, would be replaced.
         """
         self._check_writable()
         there = [name for name in (*names, NUMBERS) if os.path.lexists(self.path / name)]
         for name in there:
             if (self.path / name).is_dir():
-                raise click.UsageError(f"{self.path / name} is a folder; choose another --out")
+                raise BadInput(f"{self.path / name} is a folder; choose another --out")
             if any(_same(self.path / name, given) for given in inputs):
-                raise click.UsageError(f"{self.path / name} is what is to be read; choose another --out")
+                raise BadInput(f"{self.path / name} is what is to be read; choose another --out")
         foreign = [name for name in there if name not in self._earlier_files()]
         if foreign and not self.overwrite:
-            raise click.UsageError(
+            raise BadInput(
                 f"{self.path} holds files that this run would replace, made from something else "
                 f"({', '.join(foreign)}); choose another --out, or give --overwrite"
             )
@@ -88,14 +88,15 @@ class OutputFolder:
     def _check_writable(self) -> None:
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if os.path.lexists(p))
         if not nearest.is_dir():
-            raise click.UsageError(
+            raise BadInput(
                 f"cannot write to {self.path}: {nearest} is not a folder; choose another --out"
             )
         try:  # asking for permission is no proof: root has it even where nothing can be written
             os.rmdir(tempfile.mkdtemp(prefix=".vizsynth-", dir=nearest))
         except OSError as error:
-            raise click.UsageError(
-                f"cannot write to {self.path}: {error.strerror or error}; choose another --out"
+            raise BadInput(
+                f"cannot write to {self.path}: nothing can be made in {nearest} "
+                f"({error.strerror or error}); choose another --out"
             ) from error
 
     def _earlier_files(self) -> list[str]:
