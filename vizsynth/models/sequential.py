@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
@@ -77,9 +77,7 @@ class Sequential(nnx.Module):
     `logits`.
     """
 
-    def __init__(
-        self, config: SequentialConfig, *, standardize: Standardize | None = None, key: Key
-    ):
+    def __init__(self, config: SequentialConfig, *, standardize: Standardize | None = None, key: Key):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
@@ -110,7 +108,9 @@ class Sequential(nnx.Module):
                     shape = (shape[0] * shape[1] * shape[2],)
                 case Dense():
                     if len(shape) != 1:
-                        raise ValueError(f"{name} follows maps {shape}: put Flatten() or GlobalMean() before it")
+                        raise ValueError(
+                            f"{name} follows maps {shape}: put Flatten() or GlobalMean() before it"
+                        )
                     dense = weighted.Linear(shape[0], layer.features, name=name, key=next(keys))
                     setattr(self, name, dense)
                     shape = (layer.features,)
@@ -130,7 +130,10 @@ class Sequential(nnx.Module):
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the last layer."""
-        h = prepare(self, images)
+        return self.run(prepare(self, images), tap=tap, ops=ops)
+
+    def run(self, h: Float[Array, "n h w c"], *, tap: Tap, ops: Ops) -> Array:
+        """Return the last layer for maps of any number of channels."""
         for name, layer in zip(self.layers, self.config.stack, strict=True):
             match layer:
                 case Conv() | Dense():
@@ -158,7 +161,9 @@ def _shrunk(shape: tuple[int, ...], window: int, stride: int, pad: int, name: st
         raise ValueError(f"{name} needs maps, but a vector of {shape[0]} reaches it")
     h, w = ((size + 2 * pad - window) // stride + 1 for size in shape[:2])
     if h < 1 or w < 1:
-        raise ValueError(f"{name}: its {window}x{window} window does not fit in maps of {shape[0]}x{shape[1]}")
+        raise ValueError(
+            f"{name}: its {window}x{window} window does not fit in maps of {shape[0]}x{shape[1]}"
+        )
     return h, w
 
 

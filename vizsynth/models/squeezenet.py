@@ -59,9 +59,7 @@ class Fire(nnx.Module):
 class SqueezeNet(nnx.Module):
     """SqueezeNet 1.1: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 33 px."""
 
-    def __init__(
-        self, config: SqueezeNetConfig, *, standardize: Standardize | None = IMAGENET, key: Key
-    ):
+    def __init__(self, config: SqueezeNetConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None

@@ -2,7 +2,10 @@
 
 Five blocks of 3x3 convolutions, each ended by a 2x2 max-pool; three fully connected layers. Layer
 names are the paper's: `conv1_1`, `relu1_1`, ..., `pool5`, `fc6`, `relu6`, `fc7`, `relu7`, `logits`.
-Gatys' "conv4_2" is Caffe's in-place rectified blob: `relu4_2` here.
+Gatys' "conv4_2" is Caffe's in-place rectified blob: `relu4_2` here. Another head, such as one that was
+trained on top of the convolutions, has the names of `vizsynth.models.sequential`: `dense1`, `relu1`,
+..., `logits`. `logits` come before any softmax or sigmoid: a head that tells two classes apart by one
+sigmoid has one logit, that of the second class.
 """
 
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear
 from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.sequential import Dense, Flatten, Layer, Sequential, SequentialConfig
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap
@@ -38,6 +42,12 @@ class VGGConfig:
     num_classes: int | None = 1000
     """None leaves the fully connected layers off: a trunk, whose output is `pool5`."""
     widths: tuple[int, ...] = WIDTHS
+    hidden: int = 4096
+    """The width of `fc6` and `fc7`."""
+    head: tuple[Layer, ...] | None = None
+    """Other layers in the place of `fc6`, `fc7` and `logits`; the last is `Dense(num_classes)`."""
+    head_size: tuple[int, int] = HEAD_SIZE
+    """The height and width of `pool5` that the first fully connected layer was made for."""
 
 
 class VGG(nnx.Module):
@@ -53,11 +63,16 @@ class VGG(nnx.Module):
             conv = Conv(inputs, width, 3, padding=1, norm=config.batch_norm, name=name, key=next(keys))
             setattr(self, name, conv)
             inputs = width
-        if config.num_classes is not None:
-            flat = HEAD_SIZE[0] * HEAD_SIZE[1] * inputs
-            self.fc6 = Linear(flat, 4096, name="fc6", key=next(keys))
-            self.fc7 = Linear(4096, 4096, name="fc7", key=next(keys))
-            self.fc8 = Linear(4096, config.num_classes, name="logits", key=next(keys))
+        if config.head is not None:
+            if config.head[-1:] != (Dense(config.num_classes or 0),):
+                raise ValueError(f"the head must end with Dense({config.num_classes}), as num_classes says")
+            shape = (*config.head_size, inputs)
+            self.head = Sequential(SequentialConfig(config.head, shape), key=next(keys))
+        elif config.num_classes is not None:
+            flat, hidden = config.head_size[0] * config.head_size[1] * inputs, config.hidden
+            self.fc6 = Linear(flat, hidden, name="fc6", key=next(keys))
+            self.fc7 = Linear(hidden, hidden, name="fc7", key=next(keys))
+            self.fc8 = Linear(hidden, config.num_classes, name="logits", key=next(keys))
 
     def _convs(self) -> list[tuple[str, int]]:
         blocks = enumerate(zip(self.config.widths, self.config.depths, strict=True), start=1)
@@ -83,7 +98,12 @@ class VGG(nnx.Module):
             h = tap(f"pool{b}", ops.max_pool(h, window=(2, 2), strides=(2, 2)))
         if self.config.num_classes is None:
             return h
-        h = ops.adaptive_mean_pool(h, size=HEAD_SIZE).reshape(h.shape[0], -1)
+        config = self.config
+        if config.head is None or Flatten() in config.head:  # a mean takes maps of any size
+            h = ops.adaptive_mean_pool(h, size=config.head_size)
+        if config.head is not None:
+            return self.head.run(h, tap=tap, ops=ops)
+        h = h.reshape(h.shape[0], -1)
         h = tap("relu6", ops.relu(tap("fc6", self.fc6(h, ops))))
         h = tap("relu7", ops.relu(tap("fc7", self.fc7(h, ops))))
         return tap("logits", self.fc8(h, ops))

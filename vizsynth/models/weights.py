@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxtyping import Array
 from vizsynth.images import Standardize
 from vizsynth.models.alexnet import AlexNet, AlexNetConfig
 from vizsynth.models.layers import fold_batch_norm
+from vizsynth.models.network import IMAGENET
 from vizsynth.models.resnet import ResNet, ResNetConfig
 from vizsynth.models.sequential import (
     Conv,
@@ -47,14 +48,36 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "squeezenet": (SqueezeNet, SqueezeNetConfig),
     "sequential": (Sequential, SequentialConfig),
 }
-DESCRIPTIONS = {
-    kind.__name__: kind for kind in (Conv, ReLU, MaxPool, MeanPool, GlobalMean, Flatten, Dense)
-}
+DESCRIPTIONS = {kind.__name__: kind for kind in (Conv, ReLU, MaxPool, MeanPool, GlobalMean, Flatten, Dense)}
 Net = TypeVar("Net")
 
 
 class WeightsError(ValueError):
     """Weights that cannot be read, or that do not fit the network."""
+
+
+class Pixels(NamedTuple):
+    """How weights want their pixels."""
+
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    pixel_range: tuple[float, float]
+    channel_order: str
+
+
+PIXELS = {
+    # torchvision's, and most of timm's
+    "imagenet": Pixels(IMAGENET.mean, IMAGENET.std, (0.0, 1.0), "RGB"),
+    # Caffe's, and Keras' VGG: BGR 0..255 minus (103.939, 116.779, 123.68), here in RGB and in [0, 1]
+    "caffe": Pixels(
+        (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255), (0.0, 255.0), "BGR"
+    ),
+    # [0, 1] as it is: what comes of `image / 255`
+    "unit": Pixels(None, None, (0.0, 1.0), "RGB"),
+    # [-1, 1]
+    "symmetric": Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (-1.0, 1.0), "RGB"),
+}
+"""The preprocessings that weights are trained with, by the names that `load` takes."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +132,7 @@ def paths(net: Any) -> dict[str, Any]:
     ['conv1.bias', 'conv1.kernel']
     """
     leaves, _ = tree_flatten_with_path(net)
-    return {
-        keystr(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves
-    }
+    return {keystr(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves}
 
 
 def fit(
@@ -144,9 +165,7 @@ def fit(
         return f"{path} ({names[path]} in the file)" if names.get(path, path) != path else path
 
     complaints = [
-        f"missing: {called(path)} {tuple(leaf.shape)}"
-        for path, leaf in wanted.items()
-        if path not in tensors
+        f"missing: {called(path)} {tuple(leaf.shape)}" for path, leaf in wanted.items() if path not in tensors
     ]
     for path, tensor in tensors.items():
         if path not in wanted:
