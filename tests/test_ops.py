@@ -189,8 +189,7 @@ TABLES = {
     ),
 }
 TABLES["conv"] = tuple(
-    (lambda x, k, conv=conv: conv(x, k, None, strides=(2, 2), padding=ONE))
-    for conv in TABLES["conv"]
+    (lambda x, k, conv=conv: conv(x, k, None, strides=(2, 2), padding=ONE)) for conv in TABLES["conv"]
 )
 
 
@@ -260,9 +259,7 @@ def test_forward_mode_passes_the_plain_table_alone(name: str) -> None:
 
 
 def test_the_plain_table_differs_only_where_forward_mode_needs_it() -> None:
-    differing = {
-        name for name, own in ops.default._asdict().items() if own != getattr(ops.plain, name)
-    }
+    differing = {name for name, own in ops.default._asdict().items() if own != getattr(ops.plain, name)}
     assert differing == {"conv", "max_pool"}
 
 
@@ -317,15 +314,11 @@ def looped_max_pool(x: Any, window: Pair, strides: Pair, pad: int, ceil: bool, g
     return y, dx
 
 
-def check_max_pool(
-    window: Pair, strides: Pair, pad: int, ceil: bool, size: Pair, ties: bool
-) -> None:
+def check_max_pool(window: Pair, strides: Pair, pad: int, ceil: bool, size: Pair, ties: bool) -> None:
     (x,) = arrays((2, *size, 3))
     if ties:
         x = jnp.maximum(jnp.round(x), 0.0)
-    padding = tuple(
-        ops.pool_padding(size[d], window[d], strides[d], pad, ceil=ceil) for d in (0, 1)
-    )
+    padding = tuple(ops.pool_padding(size[d], window[d], strides[d], pad, ceil=ceil) for d in (0, 1))
     y, _ = looped_max_pool(x, window, strides, pad, ceil)
     (g,) = arrays(y.shape, seed=1)
     y, dx = looped_max_pool(x, window, strides, pad, ceil, g)
@@ -356,9 +349,7 @@ def test_max_pooling_and_its_gradient_are_the_loops(case: Any, ties: bool) -> No
     ceil=st.booleans(),
     extra=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
-def test_max_pooling_of_any_shape(
-    window: int, stride: int, pad: int, ceil: bool, extra: Pair
-) -> None:
+def test_max_pooling_of_any_shape(window: int, stride: int, pad: int, ceil: bool, extra: Pair) -> None:
     pad = min(pad, window // 2)
     size = tuple(max(window - 2 * pad, 1) + more for more in extra)
     with jax.enable_x64(True):

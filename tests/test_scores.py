@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny
+
 from vizsynth import gradient, scores
 from vizsynth.scores import (
     Channel,

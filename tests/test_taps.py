@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import vizsynth
 from tiny import Subject, random_images, tiny
+
+import vizsynth
 from vizsynth import ops
 from vizsynth.models import with_precision
 from vizsynth.scores import Class

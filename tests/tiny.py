@@ -114,9 +114,7 @@ def tiny(name: str) -> Subject:
             return Subject(name, randomized(net), (20, 18), "relu1")
         case "sequential_mean":
             stack = (Conv(6), ReLU(), MaxPool(3, 2), Conv(7), ReLU(), GlobalMean(), Dense(CLASSES))
-            return Subject(
-                name, randomized(sequential(stack, (16, 16, 3), key=key)), (15, 19), "relu1"
-            )
+            return Subject(name, randomized(sequential(stack, (16, 16, 3), key=key)), (15, 19), "relu1")
     raise ValueError(f"no tiny network {name!r}; there are {', '.join(TINY)}")
 
 

@@ -196,14 +196,15 @@ def as_score(target: Any, net: Any, n: int, images: Any = None, score: Callable[
     return target
 
 
-def _as_labels(target: Any, n: int) -> Array:
+def _as_labels(target: Any, n: int) -> Array | np.ndarray:
     if isinstance(target, str):
         raise TypeError(
             f"a target is a label (an int), not {target!r}; "
             "vizsynth.models.find_class(net.labels, name) gives the label of a name"
         )
     try:
-        labels = jnp.asarray(target)
+        # NumPy's, where they are no array of JAX's yet: they can be looked at within a caller's jit.
+        labels = target if isinstance(target, jax.Array) else np.asarray(target)
     except (TypeError, ValueError):
         labels = None
     if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -213,7 +214,7 @@ def _as_labels(target: Any, n: int) -> Array:
             f"{n} images take one label or {n} labels, not an array {labels.shape}; for several "
             "classes of the same images use jax.vmap over the labels"
         )
-    return labels[0] if labels.ndim == 1 and labels.shape[0] == 1 else labels
+    return labels.reshape(()) if labels.ndim == 1 and labels.shape[0] == 1 else labels
 
 
 def _check_labels(label: Any, net: Any, images: Any) -> None:
