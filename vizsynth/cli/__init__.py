@@ -99,8 +99,7 @@ def _report(error: Exception) -> int:
             _complain("the device has not enough memory; give a smaller --size")
         case _:
             _complain(
-                f"unexpected {type(error).__name__}: {error} (VIZSYNTH_DEBUG=1 shows where; "
-                "please report it)"
+                f"unexpected {type(error).__name__}: {error} (VIZSYNTH_DEBUG=1 shows where; please report it)"
             )
     return 1
 

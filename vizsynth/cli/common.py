@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+
 class BadInput(click.ClickException):
     """What was asked for, or given, cannot be; the message says what to do."""
 
@@ -21,9 +22,7 @@ network = click.option(
     "--network", "-n", default=DEFAULT_NETWORK, metavar="NAME",
     help=f"As `vizsynth networks` lists them [{DEFAULT_NETWORK}].",
 )  # fmt: skip
-weights = click.option(
-    "--weights", "-w", metavar="NAME", help="Its weights: a file, or a listed name."
-)
+weights = click.option("--weights", "-w", metavar="NAME", help="Its weights: a file, or a listed name.")
 target = click.option(
     "--target", "-t", default="top", metavar="CLASS", help="A class, by name or number [the top one]."
 )
@@ -33,9 +32,7 @@ size = click.option(
     "--size", type=click.IntRange(33, 4096), metavar="PIXELS",
     help="The shorter side of what the network sees.",
 )  # fmt: skip
-out = click.option(
-    "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go."
-)
+out = click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files of other runs in DIR.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
@@ -52,8 +49,8 @@ def need_classes(net: Any, name: str) -> None:
     """Check that the network is a classifier."""
     if getattr(net, "num_classes", None) is None:
         raise BadInput(
-            f"{name} with these weights is a trunk: it has no classes to explain; give a classifier, "
-            f"such as --network {DEFAULT_NETWORK}, or the weights of a whole {name} (--weights PATH)"
+            f"{name} with these weights is a trunk: it has no classes to explain; give the weights of "
+            f"a whole {name} (--weights PATH), or another network (--network {DEFAULT_NETWORK})"
         )
 
 
@@ -75,14 +72,10 @@ def pick_class(net: Any, typed: str) -> int:
 
 
 def pick_layer(net: Any, typed: str | None) -> str:
-    """Return the layer that was typed, or the usual one."""
-    from vizsynth.taps import unknown_layer
+    """Return the layer that was typed (also by torchvision's or Keras' name), or the usual one."""
+    from vizsynth.models import layer_name
 
-    if typed is None:
-        return usual_layer(net)
-    if typed not in net.layers:
-        raise BadInput(unknown_layer([typed], net.layers))
-    return typed
+    return usual_layer(net) if typed is None else layer_name(net, typed)
 
 
 def usual_layer(net: Any) -> str:

@@ -3,24 +3,21 @@
 import hashlib
 import json
 import textwrap
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
 
 from vizsynth.cli import common
 from vizsynth.cli.methods import METHODS, Method, parse_methods
 from vizsynth.cli.output import OutputFolder
 
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Array
-
 SHEET = "sheet.png"
 LARGEST = 1024  # pixels: the longer side of the pictures that are written
 SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
 LONGEST = 8  # how many times longer than wide a photo may be
-
 
 EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
 
@@ -64,14 +61,13 @@ def command(
     them and numbers.json (settings, classes, ranges) into DIR.
     """
     import jax
-    import numpy as np
 
     from vizsynth.files import read_image
 
     net = common.load_network(network, weights)
     common.need_classes(net, network)
-    image = read_image(photo, size or min(common.input_size(net)))
-    _check_shape(photo, image.shape[:2])
+    _check_shape(photo, read_image(photo, 32).shape[:2])  # small, however long the photo is
+    image = np.asarray(read_image(photo, size or min(common.input_size(net))))
     picture = np.asarray(read_image(photo, _shown_side(photo)))
     if layer is not None or any(m.needs_layer for m in methods):
         layer = common.pick_layer(net, layer)
@@ -97,7 +93,7 @@ def command(
 
     numbers = {
         "network": network,
-        "weights": weights or "default",
+        "weights": {"given": weights, "origin": net.record.origin},
         "seen_at": {"height": image.shape[0], "width": image.shape[1]},
         "classes": [described(int(i)) for i in np.argsort(-probabilities, kind="stable")[:5]],
         "target": described(label),
@@ -122,19 +118,15 @@ def command(
         click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
 
 
-def _probabilities(net: Any, image: "Array") -> "np.ndarray":
+def _probabilities(net: Any, image: np.ndarray) -> np.ndarray:
     import jax
-    import numpy as np
 
     softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
     return np.asarray(softmax(net, image[None])[0], np.float64)
 
 
-def _map(
-    method: Method, net: Any, image: "Array", label: int, layer: str | None, seed: int
-) -> "np.ndarray":
+def _map(method: Method, net: Any, image: np.ndarray, label: int, layer: str | None, seed: int) -> np.ndarray:
     import jax
-    import numpy as np
 
     import vizsynth
 
@@ -161,8 +153,10 @@ def _shown_side(photo: Path) -> int | None:
     """Return the shorter side at which the photo is shown; None is its own."""
     from PIL import Image
 
-    with Image.open(photo) as image:
-        shorter, longer = sorted(image.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_image` has judged it
+        with Image.open(photo) as image:
+            shorter, longer = sorted(image.size)
     return None if longer <= LARGEST else max(1, round(shorter * LARGEST / longer))
 
 
@@ -171,10 +165,9 @@ def _files(method: Method) -> list[str]:
     return [*files, f"{method.name}-overlay.png"] if method.figure.endswith("cam") else files
 
 
-def _pictures(method: Method, photo: "np.ndarray", values: "np.ndarray") -> dict[str, Any]:
+def _pictures(method: Method, photo: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     """Return the figures of a method's map by their files' names, at the size of the photo."""
     import jax.numpy as jnp
-    import numpy as np
 
     from vizsynth.figures import clip_percentile, heat, overlay, signed
     from vizsynth.images import upsample
@@ -193,10 +186,9 @@ def _pictures(method: Method, photo: "np.ndarray", values: "np.ndarray") -> dict
     return dict(zip(_files(method), figures, strict=True))
 
 
-def _sheet(name: str, photo: "np.ndarray", pictures: dict[str, Any], title: str) -> "np.ndarray":
+def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -> np.ndarray:
     """Return the photo beside all pictures, each above what it is."""
     import jax.numpy as jnp
-    import numpy as np
 
     from vizsynth.figures import caption, sheet
     from vizsynth.images import resize

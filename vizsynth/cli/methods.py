@@ -57,9 +57,7 @@ METHODS = {
 }
 
 
-def parse_methods(
-    context: click.Context, parameter: click.Parameter, typed: tuple[str, ...]
-) -> list[Method]:
+def parse_methods(context: click.Context, parameter: click.Parameter, typed: tuple[str, ...]) -> list[Method]:
     """Return the methods that were named, by commas or one by one, each once; `all` is every one."""
     names = [name.strip().lower().replace("_", "-") for text in typed for name in text.split(",")]
     if not names:

@@ -88,9 +88,7 @@ class OutputFolder:
     def _check_writable(self) -> None:
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if os.path.lexists(p))
         if not nearest.is_dir():
-            raise BadInput(
-                f"cannot write to {self.path}: {nearest} is not a folder; choose another --out"
-            )
+            raise BadInput(f"cannot write to {self.path}: {nearest} is not a folder; choose another --out")
         try:  # asking for permission is no proof: root has it even where nothing can be written
             os.rmdir(tempfile.mkdtemp(prefix=".vizsynth-", dir=nearest))
         except OSError as error:
