@@ -1,6 +1,5 @@
 """Networks of every kind, as small as they come, with nothing left at its initial zero or one."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,14 +9,12 @@ from jax.tree_util import keystr
 from jaxtyping import Array
 
 from vizsynth.models import sequential, squeezenet1_1
-from vizsynth.models.layers import Linear
 from vizsynth.models.network import IMAGENET
 from vizsynth.models.resnet import ResNet, ResNetConfig
 from vizsynth.models.sequential import Conv, Dense, Flatten, GlobalMean, MaxPool, MeanPool, ReLU
-from vizsynth.models.vgg import HEAD_SIZE, VGG, VGGConfig
+from vizsynth.models.vgg import VGG, VGGConfig
 
 CLASSES = 5
-HIDDEN = 12
 Net = TypeVar("Net")
 
 STACK = (
@@ -74,17 +71,9 @@ def randomized(net: Net, seed: int = 0) -> Net:
 
 
 def tiny_vgg(*, batch_norm: bool = False, num_classes: int | None = CLASSES) -> VGG:
-    """Return a VGG of two blocks; its dense layers are cut down from their 4096 units."""
-    keys = jax.random.split(jax.random.key(1), 4)
-    config = VGGConfig((1, 2), batch_norm, None, (6, 8))
-    net = VGG(config, key=keys[0])
-    if num_classes is not None:
-        net.config = replace(config, num_classes=num_classes)
-        flat = HEAD_SIZE[0] * HEAD_SIZE[1] * config.widths[-1]
-        net.fc6 = Linear(flat, HIDDEN, name="fc6", key=keys[1])
-        net.fc7 = Linear(HIDDEN, HIDDEN, name="fc7", key=keys[2])
-        net.fc8 = Linear(HIDDEN, num_classes, name="logits", key=keys[3])
-    return randomized(net)
+    """Return a VGG of two blocks."""
+    config = VGGConfig((1, 2), batch_norm, num_classes, (6, 8), hidden=12)
+    return randomized(VGG(config, key=jax.random.key(1)))
 
 
 def tiny_resnet(*, bottleneck: bool, num_classes: int | None = CLASSES) -> ResNet:
