@@ -50,13 +50,12 @@ def find_class(labels: Sequence[str] | None, name: str) -> int:
     if labels is None:
         raise ValueError(f"the network has no class names to find {name!r} in: give the label's number")
     folded = [label.casefold() for label in labels]
-    synonyms = _imagenet()["synonyms"] if tuple(labels) == imagenet_labels() else ()
-    known = [{word.strip() for word in words.casefold().split(",")} for words in synonyms]
-    spaced = [f" {_words(label)} " for label in folded]
+    synonyms = _synonyms() if tuple(labels) == imagenet_labels() else ()
+    word = f" {_words(wanted)} "
     for found in (
         [i for i, label in enumerate(folded) if label == wanted],
-        [i for i, words in enumerate(known) if wanted in words],
-        [i for i, label in enumerate(spaced) if f" {_words(wanted)} " in label],
+        [i for i, names in enumerate(synonyms) if wanted in names],
+        [i for i, label in enumerate(folded) if word in f" {_words(label)} "],
         [i for i, label in enumerate(folded) if wanted in label],
     ):
         if len(found) == 1:
@@ -78,5 +77,13 @@ def _number(label: int, labels: Sequence[str] | None) -> int:
     return label
 
 
+@cache
+def _synonyms() -> tuple[frozenset[str], ...]:
+    return tuple(
+        frozenset(name.strip() for name in names.casefold().split(",")) for names in _imagenet()["synonyms"]
+    )
+
+
+@cache
 def _words(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text).split())
