@@ -10,7 +10,10 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    raise SystemExit("vizsynth: error: the command line needs click: pip install 'vizsynth[cli]'") from None
 
 from vizsynth.cli.cache import use_cache
 
@@ -18,8 +21,8 @@ COMMANDS = ("convert", "explain", "networks")
 
 EPILOG = """\b
 Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so
-that a second run starts at once; VIZSYNTH_CACHE=off keeps none, VIZSYNTH_CACHE=PATH
-keeps them elsewhere. VIZSYNTH_DEBUG=1 shows where an error came from.
+that a second run starts at once: VIZSYNTH_CACHE=off keeps none, and
+VIZSYNTH_CACHE=PATH keeps them there. VIZSYNTH_DEBUG=1 shows tracebacks.
 """
 
 
@@ -65,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
         code = group.main(args, prog_name="vizsynth", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; nothing was written")
+        _complain("interrupted")
         return 130
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ out = click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR"
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files of other runs in DIR.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
+
+
+def need_extra(module: str, extra: str = "cli") -> None:
+    """Check, before anything is computed, that an optional dependency is there."""
+    if find_spec(module) is None:
+        raise click.ClickException(f"this needs {module}: pip install 'vizsynth[{extra}]'")
 
 
 def load_network(name: str, chosen: str | None) -> Any:
@@ -142,10 +149,11 @@ def progress(what: str, steps: Sequence[str], quiet: bool) -> Iterator[Callable[
 
     Both say that programs are compiled, as nothing else explains the first seconds.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _is_terminal():
         say(f"{what}: {', '.join(steps)} (compiling takes some seconds the first time) ...", quiet)
         yield lambda step: None
         return
+    need_extra("tqdm")
     from tqdm import tqdm
 
     layout = "{desc} {bar:20} {n_fmt}/{total_fmt} {elapsed}"
@@ -156,3 +164,7 @@ def progress(what: str, steps: Sequence[str], quiet: bool) -> Iterator[Callable[
             bar.set_description_str(f"{what}: compiling and running {step}")
 
         yield begin
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()

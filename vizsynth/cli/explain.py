@@ -17,6 +17,7 @@ from vizsynth.cli.output import OutputFolder
 SHEET = "sheet.png"
 LARGEST = 1024  # pixels: the longer side of the pictures that are written
 SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
+COLUMNS = 5  # of the sheet
 LONGEST = 8  # how many times longer than wide a photo may be
 
 EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
@@ -55,7 +56,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Name what a network sees in PHOTO, and show which pixels speak for it.
+    """Name what a network sees in PHOTO, and show which pixels count.
 
     Prints the five likeliest classes; writes the methods' pictures, a sheet of
     them and numbers.json (settings, classes, ranges) into DIR.
@@ -64,6 +65,7 @@ def command(
 
     from vizsynth.files import read_image
 
+    common.need_extra("matplotlib")
     net = common.load_network(network, weights)
     common.need_classes(net, network)
     _check_shape(photo, read_image(photo, 32).shape[:2])  # small, however long the photo is
@@ -107,7 +109,7 @@ def command(
         "device": jax.devices()[0].device_kind,
     }
     pictures = {name: p for m in methods for name, p in _pictures(m, picture, maps[m.name]).items()}
-    title = f"{network}: {common.class_name(net, label)}, p = {probabilities[label]:.2f}"
+    title = f"{net.record.network}: {common.class_name(net, label)}, p = {probabilities[label]:.2f}"
     pictures[SHEET] = _sheet(photo.stem, picture, pictures, title)
     files = folder.write(pictures, numbers)
 
@@ -187,7 +189,7 @@ def _pictures(method: Method, photo: np.ndarray, values: np.ndarray) -> dict[str
 
 
 def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -> np.ndarray:
-    """Return the photo beside all pictures, each above what it is."""
+    """Return the photo beside the pictures, each above what it is."""
     import jax.numpy as jnp
 
     from vizsynth.figures import caption, sheet
@@ -195,9 +197,13 @@ def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -
 
     scale = min(1.0, SHEET_SIDE / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[0] * scale)), max(1, round(photo.shape[1] * scale)))
+    if len(pictures) > COLUMNS:  # of a class activation map the overlay is enough
+        pictures = {
+            f: p for f, p in pictures.items() if f"{f.removesuffix('.png')}-overlay.png" not in pictures
+        }
     named = {name: photo} | {file.removesuffix(".png"): picture for file, picture in pictures.items()}
     cells = [caption(np.asarray(resize(jnp.asarray(p), size)), text) for text, p in named.items()]
-    columns = len(cells) if len(cells) <= 5 else min(range(4, 6), key=lambda n: -len(cells) % n)
+    columns = min(len(cells), COLUMNS)
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     return sheet(rows, title=title)
 
