@@ -14,7 +14,16 @@ from safetensors.numpy import save_file
 from vizsynth.models import fold_batch_norm
 from vizsynth.models.layers import Linear
 from vizsynth.models.resnet import ResNetConfig
-from vizsynth.models.sequential import Conv, Dense, Flatten, GlobalMean, MaxPool, ReLU, SequentialConfig
+from vizsynth.models.sequential import (
+    Conv,
+    Dense,
+    Flatten,
+    GlobalMean,
+    MaxPool,
+    MeanPool,
+    ReLU,
+    SequentialConfig,
+)
 from vizsynth.models.squeezenet import SqueezeNetConfig
 from vizsynth.models.vgg import VGGConfig
 from vizsynth.models.weights import (
@@ -245,6 +254,17 @@ def test_a_head_of_ones_own_runs_where_the_fully_connected_layers_were() -> None
     assert net(jnp.zeros((2, 97, 64, 3))).shape == (2, 1)  # averaged to the head's size
     with pytest.raises(ValueError, match=r"must end with Dense\(4\)"):
         skeleton(replace(CONFIGS["head"], num_classes=4))
+
+
+def test_layers_of_equal_numbers_are_not_taken_for_each_other() -> None:
+    kinds = [MaxPool(2), MeanPool(2), ReLU(), Flatten(), GlobalMean(), Dense(2)]
+    assert len(set(kinds)) == len(kinds)
+    x = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
+    run = jax.jit(lambda net, images: net(images))
+    for pool, size in ((MaxPool(8), 0), (MeanPool(8), 1)):
+        config = SequentialConfig((pool, Flatten(), Dense(3)), (8, 8, 3))
+        net = fit(skeleton(config), {"logits.kernel": np.eye(3), "logits.bias": np.zeros(3)})
+        np.testing.assert_allclose(run(net, x)[0], (x[0].max((0, 1)), x[0].mean((0, 1)))[size], rtol=1e-5)
 
 
 def test_the_format_has_a_version() -> None:

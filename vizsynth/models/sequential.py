@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
@@ -14,10 +13,12 @@ from vizsynth.models import layers as weighted
 from vizsynth.models.network import prepare
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
-from vizsynth.types import Images, Key, Tap
+from vizsynth.types import Images, Key, Tap, Value
 
 
-class Conv(NamedTuple):
+# Not tuples: a `MaxPool(2)` must not be equal to a `MeanPool(2)`, or jit would take one for the other.
+@dataclass(frozen=True)
+class Conv:
     """A convolution; `padding` None keeps the size (odd windows), 0 takes only whole windows."""
 
     features: int
@@ -27,33 +28,39 @@ class Conv(NamedTuple):
     batch_norm: bool = False
 
 
-class ReLU(NamedTuple):
+@dataclass(frozen=True)
+class ReLU:
     """Keep what is positive."""
 
 
-class MaxPool(NamedTuple):
+@dataclass(frozen=True)
+class MaxPool:
     """The maximum of each window; the stride is the window unless given."""
 
     window: int = 2
     stride: int | None = None
 
 
-class MeanPool(NamedTuple):
+@dataclass(frozen=True)
+class MeanPool:
     """The mean of each window; the stride is the window unless given."""
 
     window: int = 2
     stride: int | None = None
 
 
-class GlobalMean(NamedTuple):
+@dataclass(frozen=True)
+class GlobalMean:
     """The mean of each channel."""
 
 
-class Flatten(NamedTuple):
+@dataclass(frozen=True)
+class Flatten:
     """All positions and channels in one vector, rows first, channels last."""
 
 
-class Dense(NamedTuple):
+@dataclass(frozen=True)
+class Dense:
     """A fully connected layer."""
 
     features: int
@@ -132,7 +139,7 @@ class Sequential(nnx.Module):
         """Return the last layer."""
         return self.run(prepare(self, images), tap=tap, ops=ops)
 
-    def run(self, h: Float[Array, "n h w c"], *, tap: Tap, ops: Ops) -> Array:
+    def run(self, h: Value, *, tap: Tap, ops: Ops) -> Value:
         """Return the last layer for maps of any number of channels."""
         for name, layer in zip(self.layers, self.config.stack, strict=True):
             match layer:

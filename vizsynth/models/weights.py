@@ -313,7 +313,7 @@ def from_json(text: str, path: object = "the record") -> Weights:
 def _describe(value: Any) -> Any:
     """Make JSON of a field of a configuration; layers become their name and their numbers."""
     if type(value) in DESCRIPTIONS.values():
-        return {type(value).__name__: list(value)}
+        return {type(value).__name__: dataclasses.astuple(value)}
     return [_describe(v) for v in value] if isinstance(value, tuple) else value
 
 
