@@ -5,6 +5,24 @@ imports it when one of its names is first asked for.
 """
 
 from vizsynth import models as models
+from vizsynth.evaluation.average_drop import average_drop as average_drop
+from vizsynth.evaluation.average_drop import average_gain as average_gain
+from vizsynth.evaluation.average_drop import increase_in_confidence as increase_in_confidence
+from vizsynth.evaluation.bootstrap import bootstrap_mean as bootstrap_mean
+from vizsynth.evaluation.correct import Correct as Correct
+from vizsynth.evaluation.infidelity import infidelity as infidelity
+from vizsynth.evaluation.insertion_deletion import blurred as blurred
+from vizsynth.evaluation.insertion_deletion import deletion as deletion
+from vizsynth.evaluation.insertion_deletion import insertion as insertion
+from vizsynth.evaluation.localization import energy_in_box as energy_in_box
+from vizsynth.evaluation.localization import pointing_game as pointing_game
+from vizsynth.evaluation.max_sensitivity import max_sensitivity as max_sensitivity
+from vizsynth.evaluation.randomization import cascading_randomization as cascading_randomization
+from vizsynth.evaluation.randomization import independent_randomization as independent_randomization
+from vizsynth.evaluation.randomization import parameter_layers as parameter_layers
+from vizsynth.evaluation.road import noisy_linear_imputation as noisy_linear_imputation
+from vizsynth.evaluation.road import road as road
+from vizsynth.evaluation.sensitivity_n import sensitivity_n as sensitivity_n
 from vizsynth.maps.ablation_cam import ablation_cam as ablation_cam
 from vizsynth.maps.cam import cam as cam
 from vizsynth.maps.deconvnet import deconvnet as deconvnet

@@ -1,0 +1,82 @@
+"""The bootstrap: how sure is a mean over images?
+
+Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (the percentile interval).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vizsynth.chunks import check_count, each
+from vizsynth.entry import entry, is_concrete
+from vizsynth.evaluation.pixels import check_finite
+from vizsynth.types import Key
+
+
+class Interval(NamedTuple):
+    """A mean and the ends of its interval."""
+
+    mean: Float[Array, "..."]
+    low: Float[Array, "..."]
+    high: Float[Array, "..."]
+
+
+def _check(values: Any, samples: int, level: Any, batch_size: int, **_: Any) -> None:
+    check_count(samples, "samples")
+    check_count(batch_size, "batch_size")
+    if np.ndim(values) < 1 or 0 in np.shape(values):
+        raise ValueError(f"values must be [n, ...], at least one, not {np.shape(values)}")
+    if not jnp.issubdtype(getattr(values, "dtype", np.asarray(values).dtype), jnp.floating):
+        raise TypeError("values must be float")
+    check_finite(values, "values")
+    if is_concrete(level) and not 0 < float(level) < 1:
+        raise ValueError(f"level must lie in (0, 1), not {level}")
+
+
+@entry(static=("samples", "batch_size"), check=_check)
+def bootstrap_mean(
+    values: Float[Array, "n ..."],
+    *,
+    key: Key,
+    samples: int = 1000,
+    level: float | Array = 0.95,
+    batch_size: int = 64,
+) -> Interval:
+    """Return the mean, and the (1 ∓ level)/2 quantiles of the means of n values drawn with replacement.
+
+    Args:
+        values: `[n, ...]`, one an image; what follows the first axis is drawn together, so two methods'
+            values side by side are resampled by the same images.
+        key: for the draws.
+        samples: how many times they are drawn.
+        level: the interval's coverage.
+        batch_size: how many draws are made at once; memory grows with it, not with `samples`, but for
+            the mean of each.
+
+    Returns:
+        Interval(mean, low, high), each of the shape of one value.
+
+    Raises:
+        TypeError, ValueError: values that are not finite floats; samples or a batch size below 1; a level
+            outside (0, 1).
+
+    Example:
+        >>> import jax, vizsynth
+        >>> hits = jax.numpy.asarray([1.0, 0.0, 1.0, 1.0] * 25)
+        >>> mean, low, high = vizsynth.bootstrap_mean(hits, key=jax.random.key(0))
+        >>> float(mean), bool(0.6 < low < 0.75 < high < 0.9)
+        (0.75, True)
+    """
+    n = values.shape[0]
+
+    def resampled(sample: Array) -> Float[Array, "..."]:
+        drawn = jax.random.randint(jax.random.fold_in(key, sample), (n,), 0, n)
+        return values[drawn].mean(axis=0)
+
+    means = each(resampled, jnp.arange(samples), batch_size)
+    tail = (1 - jnp.asarray(level, values.dtype)) / 2
+    low, high = jnp.quantile(means, jnp.stack([tail, 1 - tail]), axis=0)
+    return Interval(values.mean(axis=0), low, high)
