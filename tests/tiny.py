@@ -76,9 +76,11 @@ def tiny_vgg(*, batch_norm: bool = False, num_classes: int | None = CLASSES) -> 
     return randomized(VGG(config, key=jax.random.key(1)))
 
 
-def tiny_resnet(*, bottleneck: bool, num_classes: int | None = CLASSES) -> ResNet:
+def tiny_resnet(
+    *, bottleneck: bool, num_classes: int | None = CLASSES, depths: tuple[int, ...] = (2, 1)
+) -> ResNet:
     """Return a ResNet of two stages, with and without projected shortcuts."""
-    config = ResNetConfig((2, 1), bottleneck, num_classes, (4, 6))
+    config = ResNetConfig(depths, bottleneck, num_classes, (4, 6))
     return randomized(ResNet(config, key=jax.random.key(2)))
 
 

@@ -1,0 +1,186 @@
+"""What every public map promises, in one table: a new map is one more row."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import random_images, tiny_resnet
+
+import vizsynth
+from vizsynth.models import with_precision
+
+
+class Row(NamedTuple):
+    """A public function `(net, images, target, **extra)`."""
+
+    name: str
+    function: Callable[..., Any]
+    extra: Mapping[str, Any] = {}
+    keyed: bool = False
+    """Whether it takes a `key`."""
+    value: Callable[[Any], Any] = lambda result: result
+    """What of its result is looked at."""
+    numbers: Mapping[str, Any] = {}
+    """Arguments that are traced, with another value than their default."""
+    tolerance: float = 1e-4
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* zero everywhere")  # what is random may be so
+
+LAYER = {"layer": "layer1.0"}
+
+MAPS = [
+    Row("gradient", vizsynth.gradient),
+    Row("saliency", vizsynth.saliency),
+    Row("grad_cam", vizsynth.grad_cam, LAYER),
+]
+
+TABLE = [pytest.param(row, id=row.name) for row in MAPS]
+LABELS = (3, 1, 0, 2)
+OTHER_LABELS = (0, 2, 4, 1)
+
+
+@cache
+def network() -> Any:
+    return tiny_resnet(bottleneck=True, depths=(1, 1))
+
+
+def pictures(n: int = 2, *, seed: int = 0, dtype: Any = np.float32) -> Any:
+    return random_images(n, 20, 17, seed=seed, dtype=dtype)
+
+
+def labels(n: int = 2) -> Any:
+    return jnp.asarray(LABELS[:n])
+
+
+def call(row: Row, images: Any, target: Any, *, net: Any = None, **numbers: Any) -> Any:
+    key = {"key": jax.random.key(7)} if row.keyed else {}
+    net = network() if net is None else net
+    return row.value(row.function(net, images, target, **row.extra, **key, **numbers))
+
+
+def assert_close(a: Any, b: Any, tolerance: float) -> None:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_one_finite_map_an_image(row: Row) -> None:
+    maps = call(row, pictures(), labels())
+    assert len(maps) == 2
+    assert maps.ndim in (3, 4)
+    assert maps.dtype == jnp.float32
+    assert jnp.isfinite(maps).all()
+    assert float(jnp.abs(maps).max()) > 0
+    np.testing.assert_array_equal(maps, call(row, np.asarray(pictures()), list(LABELS[:2])))
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_under_jit(row: Row) -> None:
+    inside = jax.jit(lambda net, images, target: call(row, images, target, net=net))
+    assert_close(inside(network(), pictures(), labels()), call(row, pictures(), labels()), row.tolerance)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_under_vmap_over_images(row: Row) -> None:
+    one = lambda image, label: call(row, image[None], label[None])[0]  # noqa: E731
+    mapped = jax.jit(jax.vmap(one))(pictures(), labels())
+    if row.keyed:  # the place in a batch is part of an image's randomness
+        assert_close(mapped[0], call(row, pictures()[:1], labels(1))[0], row.tolerance)
+    else:
+        assert_close(mapped, call(row, pictures(), labels()), row.tolerance)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_under_vmap_over_classes(row: Row) -> None:
+    mapped = jax.jit(jax.vmap(lambda label: call(row, pictures(), label)))(jnp.arange(3))
+    for label in range(3):
+        alone = jax.jit(lambda label: call(row, pictures(), label))(label)
+        if float(jnp.abs(alone).max()) > 0:
+            assert_close(mapped[label], alone, row.tolerance)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_bfloat16_is_kept(row: Row) -> None:
+    half = pictures(dtype=jnp.bfloat16)
+    maps = call(row, half, labels(), net=with_precision(network(), jnp.bfloat16))
+    assert maps.dtype == jnp.bfloat16
+    assert jnp.isfinite(maps).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("row", TABLE)
+def test_float64_is_kept_and_really_is(row: Row) -> None:
+    net = with_precision(network(), jnp.float64)
+    exact = call(row, pictures(dtype=np.float64), labels(), net=net)
+    assert exact.dtype == jnp.float64
+    # A change that float32 cannot hold: were any step in float32, nothing would change smoothly.
+    moved = jax.tree.map(lambda leaf: leaf * (1 + 1e-10), net)
+    apart = jnp.linalg.norm(call(row, pictures(dtype=np.float64), labels(), net=moved) - exact)
+    assert 0 < float(apart / jnp.linalg.norm(exact)) < 1e-7
+    single = call(row, pictures(), labels(), net=with_precision(net, jnp.float32))
+    assert_close(single, exact, max(row.tolerance, 1e-3))
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_an_image_does_not_depend_on_its_batch(row: Row) -> None:
+    together = call(row, pictures(), labels())
+    assert_close(together[:1], call(row, pictures()[:1], labels(1)), row.tolerance)
+    if not row.keyed:
+        assert_close(together[1:], call(row, pictures()[1:], labels()[1:]), row.tolerance)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_other_numbers_do_not_compile_anew(row: Row) -> None:
+    call(row, pictures(), labels())
+    programs = row.function.compiled._cache_size()
+    call(row, pictures(seed=1) * 0.5, jnp.asarray(OTHER_LABELS[:2]), **row.numbers)
+    call(row, pictures(), labels(), net=jax.tree.map(lambda leaf: leaf * 0.9, network()))
+    assert row.function.compiled._cache_size() == programs
+
+
+# Many devices -----------------------------------------------------------------
+
+DEVICES = 4
+
+
+def spread_over_devices() -> None:
+    """Compare each map of images that lie on several devices with that of images on one."""
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    assert jax.device_count() == DEVICES
+    mesh = Mesh(np.asarray(jax.devices()), ("images",))
+    lying = NamedSharding(mesh, PartitionSpec("images"))
+    images, target = pictures(DEVICES), labels(DEVICES)
+    spread = jax.device_put(images, lying), jax.device_put(target, lying)
+    assert len(spread[0].sharding.device_set) == DEVICES
+    net = jax.device_put(network(), NamedSharding(mesh, PartitionSpec()))
+    for row in MAPS:
+        assert_close(call(row, *spread, net=net), call(row, images, target), row.tolerance)
+        print(row.name)
+
+
+def test_images_spread_over_devices_have_the_same_maps() -> None:
+    here = Path(__file__).parent
+    program = "import test_common; test_common.spread_over_devices()"
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(here.parent / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [row.name for row in MAPS]
