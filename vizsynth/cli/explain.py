@@ -197,7 +197,7 @@ def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -
 
     scale = min(1.0, SHEET_SIDE / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[0] * scale)), max(1, round(photo.shape[1] * scale)))
-    if len(pictures) > COLUMNS:  # of a class activation map the overlay is enough
+    if 1 + len(pictures) > COLUMNS:  # of a class activation map the overlay is enough
         pictures = {
             f: p for f, p in pictures.items() if f"{f.removesuffix('.png')}-overlay.png" not in pictures
         }

@@ -1,0 +1,62 @@
+"""What the README says is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import vizsynth
+from vizsynth.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("python"):
+        exec(block, {})
+    assert (tmp_path / "out" / "grad_cam.png").is_file()
+
+
+def test_its_functions_exist() -> None:
+    table = README.split("## Which paper is which function")[1].split("\n## ")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(names) > 15
+    for name in names:
+        assert callable(getattr(vizsynth, name)), name
+
+
+def test_its_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert "://" in target or (ROOT / target).is_file(), target
+    for picture in (ROOT / "docs" / "pictures").iterdir():
+        assert picture.stat().st_size < 200_000
+        assert f"docs/pictures/{picture.name}" in README
+
+
+def test_its_commands_and_options_exist() -> None:
+    from vizsynth.cli import group
+
+    lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
+    steps = [step.strip().removeprefix(".venv/bin/") for line in lines for step in line.split("&&")]
+    calls = [shlex.split(step) for step in steps if step.startswith("vizsynth ")]
+    assert len(calls) > 5
+    for call in calls:
+        assert call[0] == "vizsynth" and call[1] in COMMANDS, call
+        command = group.commands[call[1]]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in call if word.startswith("-")} <= known, call
+
+
+def test_the_quick_start_is_two_lines_that_ci_can_find() -> None:
+    for folder, needed in ((".venv", "vizsynth explain"), (".venv-test", "-m pytest")):
+        (line,) = [line for line in README.splitlines() if f"python3 -m venv {folder} &&" in line]
+        assert needed in line
