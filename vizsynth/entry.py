@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vizsynth.scores import Class, labels_in
@@ -110,7 +111,7 @@ def _hashable(value: Any) -> Any:
 
 def is_concrete(value: Any) -> bool:
     """Tell whether there are values to look at."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def as_network(net: Any) -> Network:

@@ -12,7 +12,7 @@ Padding is explicit: `((top, bottom), (left, right))`.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
     kernel = kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
     phases = _conv(g, kernel, (1, 1), (rows_pad, cols_pad))
-    return _interleave(phases, strides, channels)[:, :h, :w]
+    return _interleave(cast(Array, phases), strides, channels)[:, :h, :w]
 
 
 def _phase_taps(k: int, s: int, pad: int, size: int, g_size: int) -> tuple[np.ndarray, Pair]:

@@ -11,7 +11,6 @@ classes in one pass. Scores add, subtract and scale:
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -43,11 +42,7 @@ class _Algebra:
         return Multiple(-1.0, self)  # type: ignore[arg-type]
 
 
-_score = partial(dataclass, frozen=True)
-
-
-def _static() -> Any:
-    return field(metadata={"static": True})
+_STATIC = {"static": True}  # no leaf of the pytree
 
 
 def _pick(values: Array, index: Number) -> Values:
@@ -57,7 +52,7 @@ def _pick(values: Array, index: Number) -> Values:
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Class(_Algebra):
     """The logit of a class, S_c: one label for all images, or one an image.
 
@@ -74,7 +69,7 @@ class Class(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class LogProbability(_Algebra):
     """The logarithm of a class's softmax probability: log p_c = S_c − log Σ_k exp S_k."""
 
@@ -87,7 +82,7 @@ class LogProbability(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Probability(_Algebra):
     """A class's softmax probability: p_c = exp S_c / Σ_k exp S_k."""
 
@@ -100,11 +95,11 @@ class Probability(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Neuron(_Algebra):
     """One unit of a layer: its channel at row y and column x; the centre where they are None."""
 
-    layer: str = _static()
+    layer: str = field(metadata=_STATIC)
     channel: Number
     y: Number = None
     x: Number = None
@@ -125,11 +120,11 @@ class Neuron(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Channel(_Algebra):
     """The mean of a channel over its positions."""
 
-    layer: str = _static()
+    layer: str = field(metadata=_STATIC)
     channel: Number
 
     @property
@@ -144,11 +139,11 @@ class Channel(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Direction(_Algebra):
     """The mean over positions of the scalar product with a direction in channel space, Σ_k v_k A_k."""
 
-    layer: str = _static()
+    layer: str = field(metadata=_STATIC)
     vector: Number
 
     @property
@@ -164,11 +159,11 @@ class Direction(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class LayerNorm(_Algebra):
     """Half the squared norm of a layer, ½ Σ A², whose gradient is the activations themselves."""
 
-    layer: str = _static()
+    layer: str = field(metadata=_STATIC)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -182,7 +177,7 @@ class LayerNorm(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Sum(_Algebra):
     """The sum of two scores."""
 
@@ -200,7 +195,7 @@ class Sum(_Algebra):
 
 
 @register_dataclass
-@_score()
+@dataclass(frozen=True)
 class Multiple(_Algebra):
     """A multiple of a score."""
 

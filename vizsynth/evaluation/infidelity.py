@@ -4,7 +4,7 @@ Yeh, Hsieh, Suggala, Inouye & Ravikumar, On the (In)fidelity and Sensitivity of 
 section 2, definition 2.1, and section 3.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,8 @@ def infidelity(
         def draw(key: Array) -> Array:
             return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
 
-        return jnp.asarray(noise, images.dtype) * jax.vmap(draw)(keys_for(key, images.shape[0]))
+        keys = keys_for(cast(Key, key), images.shape[0])  # `_check`: where there are no perturbations
+        return jnp.asarray(noise, images.dtype) * jax.vmap(draw)(keys)
 
     def both_sides(sample: Array) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         I = perturbation(sample)

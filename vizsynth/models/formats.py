@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -185,7 +185,7 @@ class _Dtype:
     def dtype(self) -> np.dtype:
         if not re.fullmatch(r"[fiub][1248]", self.code):
             raise Refused(f"it asks for arrays of {self.code}")
-        return np.dtype(self.code).newbyteorder(self.order)
+        return np.dtype(self.code).newbyteorder(cast(Any, self.order))
 
 
 class _Array:

@@ -103,7 +103,7 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _attribute(group: "h5py.Group", name: str) -> list[str]:
+def _attribute(group: Any, name: str) -> list[str]:
     """Return a list of names; long ones are split over `name0`, `name1`, ..."""
     if name in group.attrs:
         return [_text(value) for value in group.attrs[name]]
@@ -115,7 +115,7 @@ def _attribute(group: "h5py.Group", name: str) -> list[str]:
     return [_text(value) for part in parts for value in part]
 
 
-def _named(root: "h5py.Group") -> Tensors:
+def _named(root: Any) -> Tensors:
     """Read the layout of `.h5`."""
     tensors: Tensors = {}
     for layer in _attribute(root, "layer_names"):

@@ -1,5 +1,6 @@
 """Small networks described layer by layer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,13 +90,14 @@ class Sequential(nnx.Module):
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
         keys = iter(jax.random.split(key, len(config.stack)))
-        shape: tuple[int, ...] = config.input_shape
+        shape: tuple[int, ...] = tuple(config.input_shape)
         for name, layer in zip(layer_names(config.stack), config.stack, strict=True):
             match layer:
                 case Conv():
                     pad = _padding(layer)
+                    height, width, channels = _maps(shape, name)
                     conv = weighted.Conv(
-                        shape[2],
+                        channels,
                         layer.features,
                         layer.window,
                         stride=layer.stride,
@@ -105,14 +107,16 @@ class Sequential(nnx.Module):
                         key=next(keys),
                     )
                     setattr(self, name, conv)
-                    shape = (*_shrunk(shape, layer.window, layer.stride, pad, name), layer.features)
+                    size = _shrunk((height, width), layer.window, layer.stride, pad, name)
+                    shape = (*size, layer.features)
                 case MaxPool() | MeanPool():
                     stride = layer.stride or layer.window
-                    shape = (*_shrunk(shape, layer.window, stride, 0, name), shape[2])
+                    height, width, channels = _maps(shape, name)
+                    shape = (*_shrunk((height, width), layer.window, stride, 0, name), channels)
                 case GlobalMean():
-                    shape = (shape[2],)
+                    shape = _maps(shape, name)[2:]
                 case Flatten():
-                    shape = (shape[0] * shape[1] * shape[2],)
+                    shape = (math.prod(shape),)
                 case Dense():
                     if len(shape) != 1:
                         raise ValueError(
@@ -163,14 +167,16 @@ def _padding(layer: Conv) -> int:
     return layer.window // 2 if layer.padding is None else layer.padding
 
 
-def _shrunk(shape: tuple[int, ...], window: int, stride: int, pad: int, name: str) -> tuple[int, int]:
+def _maps(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ValueError(f"{name} needs maps, but a vector of {shape[0]} reaches it")
-    h, w = ((size + 2 * pad - window) // stride + 1 for size in shape[:2])
+    return shape[0], shape[1], shape[2]
+
+
+def _shrunk(size: tuple[int, int], window: int, stride: int, pad: int, name: str) -> tuple[int, int]:
+    h, w = ((side + 2 * pad - window) // stride + 1 for side in size)
     if h < 1 or w < 1:
-        raise ValueError(
-            f"{name}: its {window}x{window} window does not fit in maps of {shape[0]}x{shape[1]}"
-        )
+        raise ValueError(f"{name}: its {window}x{window} window does not fit in maps of {size[0]}x{size[1]}")
     return h, w
 
 
@@ -220,4 +226,6 @@ def sequential(
         >>> net(jax.numpy.zeros((2, 32, 32, 3))).shape
         (2, 3)
     """
-    return Sequential(SequentialConfig(tuple(stack), tuple(input_shape)), standardize=standardize, key=key)
+    height, width, channels = input_shape
+    config = SequentialConfig(tuple(stack), (height, width, channels))
+    return Sequential(config, standardize=standardize, key=key)
