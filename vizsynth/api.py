@@ -42,6 +42,8 @@ from vizsynth.maps.integrated_gradients import (
 from vizsynth.maps.integrated_gradients import completeness as completeness
 from vizsynth.maps.integrated_gradients import integrated_gradients as integrated_gradients
 from vizsynth.maps.layer_cam import layer_cam as layer_cam
+from vizsynth.maps.occlusion import occlusion as occlusion
+from vizsynth.maps.rise import rise as rise
 from vizsynth.maps.saliency import saliency as saliency
 from vizsynth.maps.score_cam import score_cam as score_cam
 from vizsynth.maps.smooth_grad import smooth_grad as smooth_grad

@@ -10,10 +10,10 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from vizsynth.entry import entry
-from vizsynth.types import Images, Network, Score, Tap
+from vizsynth.types import Images, Network, Score, Tap, Value
 
 
-def passthrough(name: str, value: Array) -> Array:
+def passthrough(name: str, value: Value) -> Value:
     """Leave every layer as it is."""
     del name
     return value
@@ -35,18 +35,18 @@ def shift(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
     backward pass.
     """
 
-    def shifted(name: str, value: Array) -> Array:
+    def shifted(name: str, value: Value) -> Value:
         value = tap(name, value)
         return value + values[name] if name in values else value
 
     return shifted
 
 
-def record(layers: Sequence[str], into: dict[str, Array], *, tap: Tap = passthrough) -> Tap:
+def record(layers: Sequence[str], into: dict[str, Value], *, tap: Tap = passthrough) -> Tap:
     """Apply `tap`, and write what it gives at each of `layers` into the dictionary `into`."""
     wanted = frozenset(layers)
 
-    def recorded(name: str, value: Array) -> Array:
+    def recorded(name: str, value: Value) -> Value:
         value = tap(name, value)
         if name in wanted:
             into[name] = value
@@ -62,7 +62,7 @@ def run(
     *,
     tap: Tap = passthrough,
     ops: Any = None,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[Value, dict[str, Value]]:
     """Run the network once; return its output and the activations of `layers`.
 
     `ops` is another table of arithmetic (`vizsynth.ops`, `vizsynth.rules`); None is the network's own.
@@ -70,10 +70,10 @@ def run(
     Raises:
         ValueError: a layer that the network does not have; the message lists those it has.
     """
-    seen: dict[str, Array] = {}
+    seen: dict[str, Value] = {}
     names: list[str] = []
 
-    def listed(name: str, value: Array) -> Array:
+    def listed(name: str, value: Value) -> Value:
         names.append(name)
         return tap(name, value)
 

@@ -51,5 +51,8 @@ class Score(Protocol):
     def __call__(self, activations: Activations, /) -> Shaped[Array, " n"]: ...  # noqa: D102
 
 
+Value = Any
+"""What flows through a network: an array, or what a table of `ops` computes in its place."""
+
 Target = Any
 """A label, one label an image, or a score. Public functions take any; their bodies see a score."""

@@ -58,7 +58,9 @@ def _moments(
     sigma = jnp.asarray(noise, images.dtype) * spread
 
     def noisy_map(sample: Array) -> Array:
-        draw = lambda key: jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
+        def draw(key: Array) -> Array:
+            return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
+
         return of(net, images + sigma[:, None, None, None] * jax.vmap(draw)(keys), target)
 
     def update(seen: _Moments, chunk: Array, valid: Bool[Array, " b"]) -> _Moments:

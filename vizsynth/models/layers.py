@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vizsynth.ops import Ops, Padding, Pair
-from vizsynth.types import Key
+from vizsynth.types import Key, Value
 
 BATCH_NORM_EPS = 1e-5
 Net = TypeVar("Net")
@@ -31,7 +31,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.variance = nnx.BatchStat(jnp.ones(channels))
 
-    def __call__(self, x: Float[Array, "n h w c"], ops: Ops) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Value, ops: Ops) -> Value:
         """Return the normalized activations."""
         return ops.batch_norm(
             x,
@@ -67,7 +67,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.norm = BatchNorm(outputs, name=f"{name}.norm") if norm else None
 
-    def __call__(self, x: Float[Array, "n h w c"], ops: Ops) -> Float[Array, "n h2 w2 k"]:
+    def __call__(self, x: Value, ops: Ops) -> Value:
         """Return the convolved, and normalized, activations."""
         y = ops.conv(
             x,
@@ -88,7 +88,7 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(he_normal(key, (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
-    def __call__(self, x: Float[Array, "n c"], ops: Ops) -> Float[Array, "n k"]:
+    def __call__(self, x: Value, ops: Ops) -> Value:
         """Return x W + b."""
         return ops.linear(x, self.kernel[...], self.bias[...], name=self.name)
 

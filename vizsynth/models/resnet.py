@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
@@ -18,7 +18,7 @@ from vizsynth.models.layers import Conv, Linear
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
-from vizsynth.types import Images, Key, Tap
+from vizsynth.types import Images, Key, Tap, Value
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 DEPTHS = {  # table 1
@@ -88,7 +88,7 @@ class Block(nnx.Module):
             else None
         )
 
-    def __call__(self, x: Float[Array, "n h w c"], tap: Tap, ops: Ops) -> Float[Array, "n h2 w2 k"]:
+    def __call__(self, x: Value, tap: Tap, ops: Ops) -> Value:
         """Return the block's output."""
         name = self.name
         convs = [conv for conv in (self.conv1, self.conv2, self.conv3) if conv is not None]

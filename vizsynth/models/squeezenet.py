@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
@@ -18,7 +18,7 @@ from vizsynth.models.layers import Conv
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.ops import Ops, pool_padding
 from vizsynth.taps import passthrough
-from vizsynth.types import Images, Key, Tap
+from vizsynth.types import Images, Key, Tap, Value
 
 SQUEEZES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
 EXPANSION = 4  # each of the two expanding convolutions, over the squeezing one
@@ -46,7 +46,7 @@ class Fire(nnx.Module):
         self.expand1x1 = Conv(squeeze, expand, 1, name=f"{name}.expand1x1", key=keys[1])
         self.expand3x3 = Conv(squeeze, expand, 3, padding=1, name=f"{name}.expand3x3", key=keys[2])
 
-    def __call__(self, x: Float[Array, "n h w c"], tap: Tap, ops: Ops) -> Float[Array, "n h w k"]:
+    def __call__(self, x: Value, tap: Tap, ops: Ops) -> Value:
         """Return the expanded maps."""
         name = self.name
         h = tap(f"{name}.squeeze", self.squeeze(x, ops))
@@ -85,7 +85,7 @@ class SqueezeNet(nnx.Module):
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
 
-        def pool(h: Array) -> Array:
+        def pool(h: Value) -> Value:
             ceil = self.config.ceil_pool
             padding = tuple(pool_padding(size, 3, 2, 0, ceil=ceil) for size in h.shape[1:3])
             return ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=padding)

@@ -1,0 +1,135 @@
+"""Occlusion sensitivity.
+
+Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, section 4.2 and figure 6.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vizsynth import incremental, ops
+from vizsynth.chunks import check_count, each
+from vizsynth.entry import entry
+from vizsynth.incremental import Changed, Span
+from vizsynth.scores import Probability
+from vizsynth.taps import run
+from vizsynth.types import Images, Network, Target
+
+Size = int | tuple[int, int]
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _check(images: Array, window: Size, stride: Size, fill: Any, batch_size: int, **_: Any) -> None:
+    check_count(batch_size, "batch_size")
+    shape = images.shape[1:3]
+    for name, size in (("window", window), ("stride", stride)):
+        for value in _pair(size):
+            check_count(value, name)
+    if any(w > s for w, s in zip(_pair(window), shape, strict=True)):
+        raise ValueError(
+            f"a window of {_pair(window)} is larger than the images {shape}; give a smaller window"
+        )
+    if any(s > w for s, w in zip(_pair(stride), _pair(window), strict=True)):
+        raise ValueError(
+            f"a stride of {_pair(stride)} leaves pixels between windows of {_pair(window)} that none "
+            "covers; give a stride of at most the window"
+        )
+    if np.shape(fill) not in ((), (3,), images.shape[1:], images.shape):
+        raise ValueError(
+            f"fill must be a number, a colour (3,), one image {images.shape[1:]} or one for each image "
+            f"{images.shape}, not {np.shape(fill)}"
+        )
+
+
+def window_starts(size: int, window: int, stride: int) -> np.ndarray:
+    """Return where windows begin along an axis: every `stride`, until one reaches the end.
+
+    >>> window_starts(10, window=4, stride=4)
+    array([0, 4, 8])
+    """
+    return np.arange(-(-(size - window) // stride) + 1) * stride
+
+
+@entry(static=("window", "stride", "batch_size"), check=_check, score=Probability)
+def occlusion(
+    net: Network,
+    images: Images,
+    target: Target,
+    *,
+    window: Size = 32,
+    stride: Size = 16,
+    fill: Any = 0.5,
+    batch_size: int = 26,
+) -> Float[Array, "n h w"]:
+    """Return, for each pixel, the mean over the windows W on it of S(x) − S(x with W filled).
+
+    The activations of the clean image are kept, and of each layer only the part that the window can reach
+    is computed again (`vizsynth.incremental`): the result is what running the whole network for each window
+    gives, up to rounding.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
+        target: a score S (`vizsynth.scores`); a label, or one label an image, means the probability of
+            that class, as in the paper.
+        window: the size of the square, or (height, width), in pixels.
+        stride: how far apart the windows are, one number or (down, right), at most the window.
+        fill: what a window is filled with: a number (the paper's grey by default), a colour `(3,)` or images.
+        batch_size: how many windows are run at once for each image; memory grows with it.
+
+    Returns:
+        The mean drop of the score, signed, `[n, h, w]`. The last window of a row or column may stick out of
+        the image: it is cut there. Captum's `Occlusion` with `baselines=fill` gives this map for the score
+        `Class(label)`.
+
+    Raises:
+        TypeError, ValueError: images or a target that the network cannot take; a window larger than the
+            image; a stride of 0 or larger than the window; a fill of another shape.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> vizsynth.occlusion(net, images, 281, window=24, stride=20).shape
+        (1, 64, 64)
+    """
+    (height, width), (down, right) = _pair(window), _pair(stride)
+    n, h, w, _ = images.shape
+    tops, lefts = window_starts(h, height, down), window_starts(w, width, right)
+    # A window that sticks out is described by the last whole window; what it fills stops at its own edge.
+    rows = Span(np.minimum(tops, h - height), height, h)
+    cols = Span(np.minimum(lefts, w - width), width, w)
+    in_row = (np.arange(h) >= tops[:, None]) & (np.arange(h) < tops[:, None] + height)  # [rows, h]
+    in_col = (np.arange(w) >= lefts[:, None]) & (np.arange(w) < lefts[:, None] + width)
+    filled = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape)
+
+    clean: list[Any] = []
+    clean_score = target(run(net, images, target.layers, ops=incremental.recording(ops.default, clean))[1])
+
+    def drop(at: tuple[Array, Array], whole: bool = False) -> Float[Array, " n"]:
+        inside = jnp.asarray(in_row)[at[0]][:, None] & jnp.asarray(in_col)[at[1]][None, :]
+        occluded = jnp.where(inside[None, :, :, None], filled, images)
+        table = ops.default if whole else incremental.table(clean, rows, cols, at)
+        seen = run(net, occluded, target.layers, ops=table)[1]
+        seen = {name: a.dense() if isinstance(a, Changed) else a for name, a in seen.items()}
+        return clean_score - target(seen)
+
+    row, col = (
+        a.reshape(-1) for a in jnp.meshgrid(jnp.arange(len(tops)), jnp.arange(len(lefts)), indexing="ij")
+    )
+    try:
+        drops = each(drop, (row, col), batch_size)
+    except (TypeError, AttributeError):  # a network that does arithmetic outside of `ops`: run all of it
+        drops = each(partial(drop, whole=True), (row, col), batch_size)
+    drops = drops.T.reshape(n, len(tops), len(lefts))
+    cover = in_row.sum(axis=0)[:, None] * in_col.sum(axis=0)[None, :]
+    spread = jnp.einsum(
+        "nrc,rh,cw->nhw", drops, jnp.asarray(in_row, drops.dtype), jnp.asarray(in_col, drops.dtype)
+    )
+    return spread / jnp.asarray(cover, drops.dtype)[None]
