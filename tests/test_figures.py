@@ -44,9 +44,7 @@ def test_an_overlay_lies_in_the_unit_range(seed, alpha, size):
 def test_jax_arrays_of_every_float_type_are_taken():
     for dtype in (jnp.float32, jnp.float16, jnp.bfloat16):
         assert is_picture(figures.heat(jnp.eye(4, dtype=dtype)), 4, 4)
-        assert is_picture(
-            figures.overlay(jnp.ones((8, 8, 3), dtype), jnp.eye(4, dtype=dtype)), 8, 8
-        )
+        assert is_picture(figures.overlay(jnp.ones((8, 8, 3), dtype), jnp.eye(4, dtype=dtype)), 8, 8)
 
 
 def test_heat_runs_from_zero_to_the_largest_value():
@@ -202,9 +200,7 @@ def test_letters_that_the_font_lacks_are_spelled_out():
         ("é", "e"),
         ("ϵ", "epsilon"),
     ]:
-        np.testing.assert_array_equal(
-            figures.caption(picture, sign), figures.caption(picture, spelled)
-        )
+        np.testing.assert_array_equal(figures.caption(picture, sign), figures.caption(picture, spelled))
 
 
 def test_caption_is_broken_to_the_width_of_its_picture():

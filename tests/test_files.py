@@ -27,9 +27,7 @@ def png(width, height):
     """A PNG that claims a size and holds no pixels."""
 
     def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
@@ -181,9 +179,7 @@ def test_sizes_that_are_none(tmp_path, size):
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
     write_image(tmp_path / "Chelsea.PNG", photo())
-    with pytest.raises(
-        FileNotFoundError, match=r"no chelsea\.jpg in .*did you mean Chelsea\.PNG\?"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no chelsea\.jpg in .*did you mean Chelsea\.PNG\?"):
         read_image(tmp_path / "chelsea.jpg")
     with pytest.raises(FileNotFoundError, match=r"no zzz .*check the path"):
         read_image(tmp_path / "zzz")

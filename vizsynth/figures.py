@@ -347,12 +347,9 @@ def sheet(
     labels = [_text(t, size, 9 * size, "right") for t in row_labels or ()]
     notes = [_text(t, size * 7 // 8, 14 * size, "left") for t in captions or ()]
     for texts in (labels, notes):
-        heights = (
-            [max(h, len(t)) for h, t in zip(heights, texts, strict=True)] if texts else heights
-        )
+        heights = [max(h, len(t)) for h, t in zip(heights, texts, strict=True)] if texts else heights
     heads = [
-        _text(t, size, max(w, 4 * size), "center")
-        for t, w in zip(column_labels or (), widths, strict=False)
+        _text(t, size, max(w, 4 * size), "center") for t, w in zip(column_labels or (), widths, strict=False)
     ]
     widths = [max(w, t.shape[1]) for w, t in zip(widths, heads, strict=True)] if heads else widths
 
@@ -410,9 +407,7 @@ def _finite(values: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
     array = np.asarray(values).astype(np.float32)  # through numpy: bfloat16 as well
     wrong = array.size - int(np.isfinite(array).sum())
     if wrong:
-        raise ValueError(
-            f"the {name} holds {wrong} values that are NaN or infinite; mend them first"
-        )
+        raise ValueError(f"the {name} holds {wrong} values that are NaN or infinite; mend them first")
     return array
 
 

@@ -88,10 +88,8 @@ def read_image(
     with file:
         picture = _fit(_decode(file, path), size)
     pixels = np.asarray(picture, np.float32)
-    if picture.mode == "F":
-        pixels = np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1)
-    else:
-        pixels = pixels / 255
+    grey = picture.mode == "F"
+    pixels = np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1) if grey else pixels / 255
     return jnp.asarray(pixels, jnp.float32)
 
 
@@ -197,9 +195,7 @@ def _missing(path: Path) -> str:
     except OSError:
         names = {}
     near = [names[name] for name in difflib.get_close_matches(path.name.lower(), names, n=3)]
-    remedy = (
-        f"did you mean {' or '.join(near)}?" if near else f"check the path, or look into {folder}"
-    )
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"check the path, or look into {folder}"
     return f"there is no {path.name} in the folder {folder}; {remedy}"
 
 

@@ -95,9 +95,7 @@ def test_state_dict_has_torchvisions_names(name: str) -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (193, 209), (64, 64)])
 @pytest.mark.parametrize("build", [squeezenet1_1, alexnet, PARAMETERS["resnet18"][0]])
-def test_forward_gives_finite_moderate_logits(
-    build: Callable[[], nn.Module], size: tuple[int, int]
-) -> None:
+def test_forward_gives_finite_moderate_logits(build: Callable[[], nn.Module], size: tuple[int, int]) -> None:
     net = standardized(randomize(build(), 0))
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
