@@ -86,7 +86,12 @@ def tiny_resnet(
 
 @cache
 def tiny(name: str) -> Subject:
-    """Return one of the `TINY` networks."""
+    """Return one of the `TINY` networks, in float32 whoever asks first."""
+    with jax.enable_x64(False):
+        return _made(name)
+
+
+def _made(name: str) -> Subject:
     key = jax.random.key(3)
     match name:
         case "vgg":
