@@ -23,9 +23,9 @@ Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 
 
 class _Moments(NamedTuple):
-    """The count, the mean and the sum of squared deviations of what has been seen."""
+    """The number n, the mean and the sum of squared deviations of what has been seen."""
 
-    count: Float[Array, ""]
+    n: Float[Array, ""]
     mean: Float[Array, "n ..."]
     deviation: Float[Array, "n ..."]
 
@@ -68,12 +68,12 @@ def _moments(
         count = valid.sum().astype(maps.dtype)
         mean = masked_sum(maps, valid) / count
         deviation = masked_sum((maps - mean[None]) ** 2, valid)
-        both = seen.count + count
+        both = seen.n + count
         shift = mean - seen.mean
         return _Moments(
             both,
             seen.mean + shift * (count / both),
-            seen.deviation + deviation + shift**2 * (seen.count * count / both),
+            seen.deviation + deviation + shift**2 * (seen.n * count / both),
         )
 
     shape = jax.eval_shape(noisy_map, jax.ShapeDtypeStruct((), jnp.int32))
