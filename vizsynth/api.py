@@ -42,6 +42,9 @@ from vizsynth.maps.integrated_gradients import (
 from vizsynth.maps.integrated_gradients import completeness as completeness
 from vizsynth.maps.integrated_gradients import integrated_gradients as integrated_gradients
 from vizsynth.maps.layer_cam import layer_cam as layer_cam
+from vizsynth.maps.lrp import Relevance as Relevance
+from vizsynth.maps.lrp import lrp as lrp
+from vizsynth.maps.lrp import relevance as relevance
 from vizsynth.maps.occlusion import occlusion as occlusion
 from vizsynth.maps.rise import rise as rise
 from vizsynth.maps.saliency import saliency as saliency

@@ -303,6 +303,7 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
         return call
 
     return Ops(
+        standardize=pointwise(ops.standardize),
         conv=conv,
         linear=whole(ops.linear),
         batch_norm=pointwise(ops.batch_norm),

@@ -31,6 +31,8 @@ class Ops(NamedTuple):
     `name` is the layer that asks, for tables whose rule depends on it.
     """
 
+    standardize: Callable[..., Any]
+    """`standardize(images, how)`; `how` is a `vizsynth.images.Standardize`."""
     conv: Callable[..., Any]
     """`conv(x, kernel, bias, *, strides, padding, name)`; bias may be None."""
     linear: Callable[..., Any]
@@ -49,6 +51,11 @@ class Ops(NamedTuple):
     """`add(x, y)`: the sum of a residual block's two branches."""
     concatenate: Callable[..., Any]
     """`concatenate(xs)`, along the channels."""
+
+
+def standardize(images: Activation, how: Callable[[Any], Any]) -> Activation:
+    """Bring pixels to the mean and the deviation that the weights want."""
+    return how(images)
 
 
 # Convolution -----------------------------------------------------------------
@@ -351,6 +358,7 @@ def _check_window(what: str, name: str, x: Array, window: Sequence[int], padding
 
 
 default = Ops(
+    standardize=standardize,
     conv=conv,
     linear=linear,
     batch_norm=batch_norm,

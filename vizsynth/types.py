@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Key as KeyArray
 
 Image = Float[Array, "h w 3"]
 Images = Float[Array, "n h w 3"]
@@ -15,6 +16,7 @@ Logits = Float[Array, "n classes"]
 Heatmaps = Float[Array, "n rows columns"]
 Maps = Float[Array, "n rows columns k"]  # the activations A^k of a layer
 Key = PRNGKeyArray
+Keys = KeyArray[Array, "..."]  # one for all images, or one an image
 Activations = Mapping[str, Float[Array, "..."]]
 
 

@@ -27,6 +27,7 @@ def brute_force(net, images, score, window, stride, fill):
     (wh, ww), (sh, sw) = window, stride
     n, h, w, _ = images.shape
     of = jax.jit(lambda net, images: score(vizsynth.taps.run(net, images, score.layers)[1]))
+    net = net if jax.tree.leaves(net) != [net] else jax.tree_util.Partial(net)
     clean = np.asarray(of(net, images))
     drops, cover = np.zeros((n, h, w)), np.zeros((h, w))
     for top in range(0, -(-(h - wh) // sh) * sh + 1, sh):

@@ -15,7 +15,7 @@ from vizsynth.entry import entry, is_concrete
 from vizsynth.images import resize
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate
-from vizsynth.types import Images, Key, Network, Target
+from vizsynth.types import Images, Key, Keys, Network, Target
 
 
 def _check(images: Array, key: Array, samples: int, cells: int, keep: Any, batch_size: int, **_: Any) -> None:
@@ -55,7 +55,7 @@ def rise(
     images: Images,
     target: Target,
     *,
-    key: Key,
+    key: Keys,
     samples: int = 4000,
     cells: int = 7,
     keep: float | Array = 0.5,

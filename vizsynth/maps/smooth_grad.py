@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from vizsynth.chunks import check_count, fold, keys_for, masked_sum
 from vizsynth.entry import entry, is_concrete
 from vizsynth.maps.gradient import gradient
-from vizsynth.types import Images, Key, Network, Target
+from vizsynth.types import Images, Keys, Network, Target
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 
@@ -42,7 +42,7 @@ def _moments(
     net: Network,
     images: Images,
     target: Any,
-    key: Key,
+    key: Keys,
     samples: int,
     noise: float | Array,
     of: Map,
@@ -88,7 +88,7 @@ def smooth_grad(
     images: Images,
     target: Target,
     *,
-    key: Key,
+    key: Keys,
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,
@@ -132,7 +132,7 @@ def smooth_grad_squared(
     images: Images,
     target: Target,
     *,
-    key: Key,
+    key: Keys,
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,
@@ -162,7 +162,7 @@ def var_grad(
     images: Images,
     target: Target,
     *,
-    key: Key,
+    key: Keys,
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,

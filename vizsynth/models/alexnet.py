@@ -64,7 +64,7 @@ class AlexNet(nnx.Module):
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = prepare(self, images)
+        h = prepare(self, images, ops)
         for i in range(1, len(WIDTHS) + 1):
             h = tap(f"conv{i}", getattr(self, f"conv{i}")(h, ops))
             h = tap(f"relu{i}", ops.relu(h))

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from vizsynth.images import Standardize
+from vizsynth.ops import Ops
 from vizsynth.types import Images
 
 IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -17,10 +18,10 @@ IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 Net = TypeVar("Net", bound=Any)
 
 
-def prepare(net: Any, images: Images) -> Images:
+def prepare(net: Any, images: Images, ops: Ops) -> Images:
     """Standardize the images, in the network's precision where it has one of its own."""
     if net.standardize is not None:
-        images = net.standardize(images)
+        images = ops.standardize(images, net.standardize)
     dtype = getattr(net, "dtype", None)
     return images if dtype is None else images.astype(dtype)
 

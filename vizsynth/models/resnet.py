@@ -137,7 +137,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = tap("conv1", self.conv1(prepare(self, images), ops))
+        h = tap("conv1", self.conv1(prepare(self, images, ops), ops))
         h = tap("stem", ops.relu(h))
         h = tap("pool1", ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))))
         for stage in range(1, len(self.config.depths) + 1):

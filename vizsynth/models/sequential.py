@@ -141,7 +141,7 @@ class Sequential(nnx.Module):
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the last layer."""
-        return self.run(prepare(self, images), tap=tap, ops=ops)
+        return self.run(prepare(self, images, ops), tap=tap, ops=ops)
 
     def run(self, h: Value, *, tap: Tap, ops: Ops) -> Value:
         """Return the last layer for maps of any number of channels."""

@@ -90,7 +90,7 @@ class SqueezeNet(nnx.Module):
             padding = tuple(pool_padding(size, 3, 2, 0, ceil=ceil) for size in h.shape[1:3])
             return ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=padding)
 
-        h = tap("conv1", self.conv1(prepare(self, images), ops))
+        h = tap("conv1", self.conv1(prepare(self, images, ops), ops))
         h = tap("pool1", pool(tap("relu1", ops.relu(h))))
         for i in SQUEEZES:
             h = getattr(self, f"fire{i}")(h, tap, ops)

@@ -90,7 +90,7 @@ class VGG(nnx.Module):
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = prepare(self, images)
+        h = prepare(self, images, ops)
         for b, depth in enumerate(self.config.depths, start=1):
             for i in range(1, depth + 1):
                 h = tap(f"conv{b}_{i}", getattr(self, f"conv{b}_{i}")(h, ops))
