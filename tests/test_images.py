@@ -136,6 +136,7 @@ def test_normalize_keeps_zero_and_signs() -> None:
     assert float(jnp.abs(scaled).max()) == 1
     np.testing.assert_array_equal(jnp.sign(scaled), np.sign(SIGNED))
     np.testing.assert_allclose(scaled, SIGNED / np.abs(SIGNED).max(), rtol=1e-6)
+    np.testing.assert_array_equal(normalize(-jnp.asarray(SIGNED)), -scaled)
     two = normalize(jnp.stack([jnp.asarray(SIGNED), 100 * jnp.asarray(SIGNED)]))
     np.testing.assert_allclose(two[0], two[1], rtol=1e-5)
     np.testing.assert_array_equal(normalize(jnp.zeros((2, 3, 3))), 0)
