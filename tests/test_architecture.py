@@ -14,7 +14,7 @@ LAYERS = (
     ("types",),
     ("scores",),
     ("entry",),
-    ("taps", "images", "priors", "ops", "chunks"),
+    ("taps", "images", "priors", "ops", "chunks", "linearity"),
     ("rules", "ascent", "models", "winograd", "incremental"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
     ("files", "figures"),

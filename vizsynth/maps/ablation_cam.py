@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from vizsynth.chunks import check_count, each
 from vizsynth.entry import entry
+from vizsynth.linearity import is_affine
 from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
 from vizsynth.taps import evaluate, replace
 from vizsynth.types import Heatmaps, Images, Network, Target
@@ -28,7 +29,8 @@ def ablation_cam(
     """Return L = relu(Σ_k w_k A^k), w_k = (y − y_k) / y (eq. 3, 4).
 
     y_k is the score with the channel A^k held at 0; the weight is by how much the score falls without it.
-    Only what comes after the layer is run again.
+    Only what comes after the layer is run again; where that is affine, as global average pooling and a
+    matrix are, one gradient gives all of the y_k.
 
     Args:
         net: a network.
@@ -60,6 +62,10 @@ def ablation_cam(
     def without(channel: Array) -> Float[Array, " n"]:
         return score(A.at[..., channel].set(0))
 
-    y, y_k = score(A), each(without, jnp.arange(A.shape[-1]), batch_size)
+    y, gradient = jax.vjp(score, A)
+    if is_affine(score, A):  # a head of global average pooling: y_k = y − Σ_ij A^k_ij ∂y/∂A^k_ij
+        y_k = y[None] - (A * gradient(jnp.ones_like(y))[0]).sum(axis=(1, 2)).T
+    else:
+        y_k = each(without, jnp.arange(A.shape[-1]), batch_size)
     w = (y[None] - y_k) / jnp.where(y == 0, 1, y)[None]
     return jax.nn.relu(jnp.einsum("kn,nijk->nij", w, A))

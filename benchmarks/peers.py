@@ -1,0 +1,67 @@
+"""Networks of ours in PyTorch, with our weights: what the peers are timed on."""
+
+from typing import Any
+
+import numpy as np
+
+
+def torch_vgg16(net: Any) -> Any:
+    """Return a VGG-16 of ours as a PyTorch module: images `[n, 3, h, w]` in [0, 1] to logits.
+
+    Submodules are called as torchvision calls them: `features.28` is the last convolution.
+    """
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(2)
+
+    class VGG(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
+            self.register_buffer("mean", mean)
+            self.register_buffer("std", std)
+            layers: list[nn.Module] = []
+            for block, depth in enumerate(net.config.depths, start=1):
+                for i in range(1, depth + 1):
+                    conv = getattr(net, f"conv{block}_{i}")
+                    kernel, bias = np.asarray(conv.kernel[...]), np.asarray(conv.bias[...])
+                    layer = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
+                    layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+                    layer.bias.data = torch.from_numpy(bias.copy())  # type: ignore[union-attr]
+                    layers += [layer, nn.ReLU()]
+                layers.append(nn.MaxPool2d(2))
+            self.features = nn.Sequential(*layers)
+            head: list[nn.Module] = []
+            for name in ("fc6", "fc7", "fc8"):
+                dense = getattr(net, name)
+                matrix = np.asarray(dense.kernel[...])
+                if name == "fc6":  # PyTorch flattens channels first
+                    matrix = matrix.reshape(7, 7, -1, matrix.shape[1]).transpose(2, 0, 1, 3)
+                    matrix = matrix.reshape(-1, matrix.shape[-1])
+                linear = nn.Linear(*matrix.shape)
+                linear.weight.data = torch.from_numpy(matrix.T.copy())
+                linear.bias.data = torch.from_numpy(np.asarray(dense.bias[...]).copy())
+                head += [linear, nn.ReLU()]
+            self.classifier = nn.Sequential(*head[:-1])
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            h = self.features((images - self.mean) / self.std)
+            return self.classifier(h.flatten(1))
+
+    module = VGG().eval().requires_grad_(False)
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def torch_images(images: Any) -> Any:
+    """Return our images as PyTorch's."""
+    import torch
+
+    tensor = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).copy())
+    return tensor.to(memory_format=torch.channels_last)
+
+
+def relative_error(ours: Any, theirs: Any) -> float:
+    """Return ‖ours − theirs‖ / ‖theirs‖."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
