@@ -7,7 +7,7 @@ re-used layer or a functional ReLU is treated like any other.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -83,11 +83,8 @@ def _plus(w: Array | None, gamma: Any, part: Array | None) -> Any:
     return None if w is None or part is None else w + jnp.asarray(gamma, w.dtype) * part
 
 
-_rule = partial(dataclass, frozen=True)
-
-
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class Epsilon:
     """LRP-ε: z = W x + b (Bach et al., eq. 58)."""
 
@@ -100,7 +97,7 @@ class Epsilon:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class ZPlus:
     """z⁺, or α1β0: only what speaks for the output, z = W⁺x⁺ + W⁻x⁻ + b⁺ (Montavon et al., table 10.1)."""
 
@@ -113,7 +110,7 @@ class ZPlus:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class AlphaBeta:
     """LRP-αβ: α times what speaks for the output less β times what speaks against it, α − β = 1.
 
@@ -134,7 +131,7 @@ class AlphaBeta:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class Gamma:
     """LRP-γ: weights of the sign of the output count 1 + γ times (Montavon et al., table 10.1).
 
@@ -157,7 +154,7 @@ class Gamma:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class ZBox:
     """z^B, for pixels in [l, h]: z = W x − W⁺l − W⁻h (Montavon et al., Deep Taylor Decomposition, 2017).
 
@@ -177,7 +174,7 @@ class ZBox:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class WSquare:
     """w²: in proportion to the squared weights, whatever the input, z = W² 1 + b²."""
 
@@ -190,7 +187,7 @@ class WSquare:
 
 
 @register_dataclass
-@_rule()
+@dataclass(frozen=True)
 class Flat:
     """♭: evenly over all inputs, whatever the weights (Lapuschkin et al., 2019)."""
 
@@ -243,7 +240,7 @@ def _hand_down(
     z = with_bias(f(x, w), b)
     for terms, bias, share in rule.groups(x, w, b, z):
         values, transposed = zip(*(jax.vjp(lambda a, w=w: f(a, w), a) for a, w in terms), strict=True)
-        z_group = with_bias(sum(values[1:], values[0]), bias)
+        z_group = with_bias(reduce(jnp.add, values), bias)
         ratio = jnp.asarray(share, R.dtype) * R / stabilized(z_group, rule.epsilon)
         for (a, _), back in zip(terms, transposed, strict=True):
             total = total + a * back(ratio)[0]

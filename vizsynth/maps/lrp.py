@@ -7,6 +7,7 @@ are in `vizsynth.rules`.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -98,7 +99,7 @@ def relevance(
     # The score itself is handed to the activations it reads, in proportion to what each contributes.
     slope = jax.grad(lambda a: target(a).sum())(activations)
     contribution = jax.tree.map(jnp.multiply, activations, slope)
-    whole = sum(c.sum(axis=tuple(range(1, c.ndim))) for c in contribution.values())
+    whole = reduce(jnp.add, [c.sum(axis=tuple(range(1, c.ndim))) for c in contribution.values()])
     scale = target(activations) / rules.stabilized(whole, 1e-12)
     seed = jax.tree.map(lambda c: c * scale.reshape(-1, *(1,) * (c.ndim - 1)), contribution)
     return Relevance(*hand_down(seed))
