@@ -73,7 +73,7 @@ def bootstrap_mean(
     n = values.shape[0]
 
     def resampled(sample: Array) -> Float[Array, "..."]:
-        drawn = jax.random.randint(jax.random.fold_in(key, sample), (n,), 0, n)
+        drawn = jax.random.randint(jax.random.fold_in(key, sample), (n,), 0, n, jnp.int32)
         return values[drawn].mean(axis=0)
 
     means = each(resampled, jnp.arange(samples), batch_size)

@@ -15,7 +15,7 @@ from vizsynth.chunks import check_count, each, keys_for
 from vizsynth.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import check_finite, ratio
 from vizsynth.taps import evaluate
-from vizsynth.types import Images, Key, Network, Target
+from vizsynth.types import Images, Keys, Network, Target
 
 
 class Infidelity(NamedTuple):
@@ -73,7 +73,7 @@ def infidelity(
     target: Target,
     attributions: Float[Array, "n h w 3"],
     *,
-    key: Key | None = None,
+    key: Keys | None = None,
     samples: int = 100,
     noise: float | Array = 0.2,
     perturbations: Float[Array, "samples _n h w 3"] | None = None,
@@ -126,7 +126,7 @@ def infidelity(
         def draw(key: Array) -> Array:
             return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
 
-        keys = keys_for(cast(Key, key), images.shape[0])  # `_check`: where there are no perturbations
+        keys = keys_for(cast(Keys, key), images.shape[0])  # `_check`: where there are no perturbations
         return jnp.asarray(noise, images.dtype) * jax.vmap(draw)(keys)
 
     def both_sides(sample: Array) -> tuple[Float[Array, " n"], Float[Array, " n"]]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from vizsynth.chunks import check_count, each, keys_for
 from vizsynth.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import ratio
-from vizsynth.types import Images, Key, Network, Target
+from vizsynth.types import Images, Keys, Network, Target
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 
@@ -42,7 +42,7 @@ def max_sensitivity(
     target: Target,
     *,
     of: Map,
-    key: Key,
+    key: Keys,
     radius: float | Array = 0.02,
     samples: int = 10,
     batch_size: int = 4,

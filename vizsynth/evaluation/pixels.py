@@ -77,6 +77,11 @@ def like(baseline: Any, images: Images) -> Images:
     return jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """Return the dtype, or float32 in place of one of half its width."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
 def ratio(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return numerator / denominator, and 0 where the denominator is 0."""
     some = denominator != 0

@@ -15,7 +15,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array, Float, Int
 
 from vizsynth.entry import as_images, as_network, entry
-from vizsynth.evaluation.pixels import ratio
+from vizsynth.evaluation.pixels import at_least_float32, ratio
 from vizsynth.types import Images, Key, Network, Target
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
@@ -148,7 +148,7 @@ def average_ranks(values: Float[Array, " m"]) -> Float[Array, " m"]:
     ordered = jnp.sort(values)
     below = jnp.searchsorted(ordered, values, side="left", method="sort")
     upto = jnp.searchsorted(ordered, values, side="right", method="sort")
-    return (below + upto + 1).astype(jnp.promote_types(values.dtype, jnp.float32)) / 2
+    return (below + upto + 1).astype(at_least_float32(values.dtype)) / 2
 
 
 def spearman(x: Float[Array, "n ..."], y: Float[Array, "n ..."]) -> Float[Array, " n"]:

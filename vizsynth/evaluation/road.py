@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float
 
 from vizsynth.chunks import check_count, each, keys_for
 from vizsynth.entry import entry, is_concrete
-from vizsynth.evaluation.pixels import at_images, check_heatmaps, ranks
+from vizsynth.evaluation.pixels import at_images, at_least_float32, check_heatmaps, ranks
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate
-from vizsynth.types import Heatmaps, Images, Key, Network, Target
+from vizsynth.types import Heatmaps, Images, Keys, Network, Target
 
 Field = Float[Array, "h w c"]
 
@@ -70,7 +70,7 @@ def _fill(image: Field, removed: Bool[Array, "h w"]) -> Field:
 
 def _impute(images: Images, removed: Bool[Array, "n h w"], keys: Array, noise: Any) -> Images:
     # bfloat16 does not carry a residual of 1e-6.
-    exact = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    exact = images.astype(at_least_float32(images.dtype))
     filled = jax.vmap(_fill)(exact, removed)
 
     def draw(key: Array) -> Array:
@@ -99,7 +99,7 @@ def _check_removed(images: Array, removed: Any, key: Array, noise: Any, **_: Any
 
 @entry(check=_check_removed)
 def noisy_linear_imputation(
-    images: Images, removed: Bool[Array, "n h w"], *, key: Key, noise: float | Array = 0.01
+    images: Images, removed: Bool[Array, "n h w"], *, key: Keys, noise: float | Array = 0.01
 ) -> Images:
     """Return the images, each removed pixel x_i = Σ_j w_ij x_j + ε, ε ~ N(0, σ²).
 
@@ -150,7 +150,7 @@ def road(
     target: Target,
     heatmaps: Heatmaps,
     *,
-    key: Key,
+    key: Keys,
     fractions: Sequence[float | Array] | Float[Array, " points"] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
     noise: float | Array = 0.01,
     batch_size: int = 4,

@@ -16,7 +16,7 @@ from vizsynth.chunks import check_count, each, keys_for
 from vizsynth.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import at_images, check_baseline, check_heatmaps, like, ranks, ratio
 from vizsynth.taps import evaluate
-from vizsynth.types import Heatmaps, Images, Key, Network, Target
+from vizsynth.types import Heatmaps, Images, Keys, Network, Target
 
 
 class SensitivityN(NamedTuple):
@@ -71,7 +71,7 @@ def sensitivity_n(
     target: Target,
     heatmaps: Heatmaps,
     *,
-    key: Key,
+    key: Keys,
     sizes: Sequence[int | Array] | Int[Array, " k"],
     samples: int = 100,
     baseline: Any = 0.0,
@@ -124,7 +124,7 @@ def sensitivity_n(
 
     def both_sides(index: Array) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         def draw(key: Array) -> Array:
-            return jax.random.uniform(jax.random.fold_in(key, index), R.shape[1:])
+            return jax.random.uniform(jax.random.fold_in(key, index), R.shape[1:], jnp.float32)
 
         S = ranks(jax.vmap(draw)(keys)) < counts[index // samples]
         without = jnp.where(S[..., None], nothing, images)

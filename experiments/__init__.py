@@ -1,0 +1,1 @@
+"""One script a figure: `python -m experiments.NAME --out DIR` makes it."""
