@@ -44,7 +44,8 @@ def eigen_cam(
     del target
     A = layer_maps(net, images, layer)
     n, h, w, k = A.shape
-    X = A.reshape(n, h * w, k).astype(jnp.promote_types(A.dtype, jnp.float32))
+    precision = A.dtype if jnp.finfo(A.dtype).bits >= 32 else jnp.float32  # what eigh takes
+    X = A.reshape(n, h * w, k).astype(precision)
     mean = X.mean(axis=1)
     if center:
         X = X - mean[:, None]

@@ -24,7 +24,7 @@ def xgrad_cam(
         images: float RGB in [0, 1], `[n, h, w, 3]`.
         target: a label, one label an image, or a score (`vizsynth.scores`).
         layer: the layer whose maps A are weighted, as for `grad_cam`.
-        eps: a numerical floor, added to the denominator.
+        eps: a numerical floor, added to the denominator. Where that is 0, a dead channel, the weight is 0.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. Take a layer after its
@@ -42,5 +42,6 @@ def xgrad_cam(
         (2, 3, 3)
     """
     A, g = layer_gradient(net, images, target, layer)
-    w = (A * g).sum(axis=(1, 2)) / (A.sum(axis=(1, 2)) + jnp.asarray(eps, A.dtype))
+    bottom = A.sum(axis=(1, 2)) + jnp.asarray(eps, A.dtype)
+    w = jnp.where(bottom == 0, 0, (A * g).sum(axis=(1, 2)) / jnp.where(bottom == 0, 1, bottom))
     return jax.nn.relu(jnp.einsum("nk,nijk->nij", w, A))
