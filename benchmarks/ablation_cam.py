@@ -26,7 +26,7 @@ def main() -> None:
     chosen = parser.parse_args()
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "parity"))
-    from peers import peer
+    from peers import peer  # type: ignore[attr-defined]  # tests/parity/peers.py
 
     peer("pytorch_grad_cam")
     from pytorch_grad_cam import AblationCAM

@@ -7,6 +7,7 @@ on it; its last maps are 16x16 for images of 64 pixels, and each sees 27 pixels.
 import argparse
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,11 +92,11 @@ def fit(
     steps = n // batch
     schedule = optax.cosine_onecycle_schedule(steps * epochs, learning_rate, pct_start=0.1)
     optimizer = optax.adamw(schedule, weight_decay=1e-4)
-    state = optimizer.init(net)
+    state = optimizer.init(cast(Any, net))  # any pytree will do, whatever optax's types say
 
     @jax.jit
-    def step(net: Sequential, state: optax.OptState, images: Array, labels: Array) -> tuple:
-        def loss(net: Sequential) -> Array:
+    def step(net: Any, state: optax.OptState, images: Array, labels: Array) -> tuple:
+        def loss(net: Any) -> Array:
             return optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
 
         value, gradient = jax.value_and_grad(loss)(net)
