@@ -7,26 +7,8 @@ import jax
 from jax.extend.core import Jaxpr, Literal
 
 # Linear in all of their array operands together.
-_LINEAR = frozenset(
-    [
-        "add",
-        "sub",
-        "add_any",
-        "neg",
-        "copy",
-        "convert_element_type",
-        "reduce_sum",
-        "reshape",
-        "broadcast_in_dim",
-        "transpose",
-        "squeeze",
-        "expand_dims",
-        "slice",
-        "concatenate",
-        "pad",
-        "rev",
-    ]
-)
+_LINEAR = {"add", "sub", "add_any", "neg", "copy", "convert_element_type", "reduce_sum", "reshape", "pad"}
+_LINEAR |= {"broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "rev"}
 # Linear in the operand at this place, where no other operand depends on the input.
 _LINEAR_IN = {"div": 0, "gather": 0, "dynamic_slice": 0}
 # Linear in either of two operands, where the other does not depend on the input.

@@ -103,6 +103,19 @@ def usual_layer(net: Any) -> str:
             return maps[-1]
 
 
+def pooled_layer(net: Any) -> str | None:
+    """Return the layer that enters the logits by its mean alone, where CAM can be; or None."""
+    match type(net).__name__:
+        case "ResNet":
+            return usual_layer(net)
+        case "SqueezeNet":
+            return "relu10"
+        case "Sequential" if net.layers[-1] == "logits" and net.layers[-2].startswith("mean"):
+            return net.layers[-3]
+        case _:
+            return None
+
+
 def layer_shapes(net: Any, image_size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
     """Return the shape of each layer for one image, in order. Nothing is computed."""
     import jax

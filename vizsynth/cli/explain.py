@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from vizsynth.cli import common
+from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS, Method, parse_methods
 from vizsynth.cli.output import OutputFolder
 
@@ -18,6 +19,7 @@ SHEET = "sheet.png"
 LARGEST = 1024  # pixels: the longer side of the pictures that are written
 SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
 COLUMNS = 5  # of the sheet
+COMPARED = 6  # from so many methods on, the sheet has a row for each, on one scale
 LONGEST = 8  # how many times longer than wide a photo may be
 
 EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
@@ -71,8 +73,13 @@ def command(
     _check_shape(photo, read_image(photo, 32).shape[:2])  # small, however long the photo is
     image = np.asarray(read_image(photo, size or min(common.input_size(net))))
     picture = np.asarray(read_image(photo, _shown_side(photo)))
-    if layer is not None or any(m.needs_layer for m in methods):
+    if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
         layer = common.pick_layer(net, layer)
+    pooled = common.pooled_layer(net)
+    if pooled is None and any(m.pooled for m in methods):
+        if len(methods) < len(METHODS):
+            raise common.BadInput("cam needs a network with global average pooling; grad-cam is for any")
+        methods = [m for m in methods if not m.pooled]
     label = None if target == "top" else common.pick_class(net, target)
 
     origin = {"command": "explain", "photo": {"name": photo.name, "sha256": _digest(photo)}}
@@ -84,10 +91,15 @@ def command(
         probabilities = _probabilities(net, image)
         if label is None:
             label = int(probabilities.argmax())
-        maps: dict[str, np.ndarray] = {}
+        labels = [label]
+        if len(methods) >= COMPARED:  # the sheet sets the likeliest other class beside the target
+            labels.append(next(int(i) for i in np.argsort(-probabilities, kind="stable") if i != label))
+        all_maps: dict[str, list[np.ndarray]] = {}
         for method in methods:
             begin(method.name)
-            maps[method.name] = _map(method, net, image, label, layer, seed)
+            where = pooled if method.pooled else layer
+            all_maps[method.name] = [_map(method, net, image, c, where, seed) for c in labels]
+    maps = {name: found[0] for name, found in all_maps.items()}
 
     def described(label: int) -> dict[str, Any]:
         p = round(float(probabilities[label]), 6)
@@ -110,7 +122,11 @@ def command(
     }
     pictures = {name: p for m in methods for name, p in _pictures(m, picture, maps[m.name]).items()}
     title = f"{net.record.network}: {common.class_name(net, label)}, p = {probabilities[label]:.2f}"
-    pictures[SHEET] = _sheet(photo.stem, picture, pictures, title)
+    if len(labels) > 1:
+        names = [common.class_name(net, c) for c in labels]
+        pictures[SHEET] = comparison(picture, methods, all_maps, names, title)
+    else:
+        pictures[SHEET] = _sheet(photo.stem, picture, pictures, title)
     files = folder.write(pictures, numbers)
 
     if as_json:
@@ -137,7 +153,9 @@ def _map(method: Method, net: Any, image: np.ndarray, label: int, layer: str | N
         arguments["layer"] = layer
     if method.needs_key:
         arguments["key"] = jax.random.key(seed)
-    return np.asarray(getattr(vizsynth, method.function)(net, image[None], label, **arguments)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the numbers tell of a map that is zero
+        return np.asarray(getattr(vizsynth, method.function)(net, image[None], label, **arguments)[0])
 
 
 def _digest(path: Path) -> str:
@@ -179,6 +197,8 @@ def _pictures(method: Method, photo: np.ndarray, values: np.ndarray) -> dict[str
     match method.figure:
         case "heat":
             figures = [heat(clip_percentile(large), colormap="inferno")]
+        case "relief":
+            figures = [heat(large - large.min(), colormap="inferno")]
         case "signed":
             figures = [signed(clip_percentile(large))]
         case "cam":

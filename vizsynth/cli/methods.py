@@ -16,15 +16,17 @@ class Method:
 
     function: str
     """The name of the function in `vizsynth`."""
-    figure: Literal["heat", "signed", "cam", "signed-cam"]
-    """`heat`: at least 0, at the pixels. `signed`: of both signs. `cam`, `signed-cam`: at a layer's
-    resolution; it is also laid over the photo."""
+    figure: Literal["heat", "relief", "signed", "cam", "signed-cam"]
+    """`heat`: at least 0, at the pixels. `relief`: of that, what rises above the least. `signed`: of both
+    signs. `cam`, `signed-cam`: at a layer's resolution; it is also laid over the photo."""
     usual: bool = False
     """Whether it is among those that are shown when none is named."""
     needs_layer: bool = False
     needs_key: bool = False
+    pooled: bool = False
+    """Whether the layer must be one that global average pooling follows."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Arguments that the function has no default for."""
+    """Arguments other than the function's own defaults."""
 
     @property
     def name(self) -> str:
@@ -44,6 +46,10 @@ METHODS = {
         Method("smooth_grad", "signed", needs_key=True),
         Method("smooth_grad_squared", "heat", needs_key=True),
         Method("var_grad", "heat", needs_key=True),
+        Method("lrp", "signed"),
+        Method("occlusion", "signed"),
+        Method("rise", "relief", needs_key=True, options={"samples": 1000}),
+        Method("cam", "signed-cam", needs_layer=True, pooled=True),
         Method("grad_cam", "cam", usual=True, needs_layer=True),
         Method("guided_grad_cam", "signed", needs_layer=True),
         Method("grad_cam_pp", "cam", needs_layer=True),
