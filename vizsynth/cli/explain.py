@@ -115,6 +115,7 @@ def command(
         "seed": seed,
         "maps": {
             name: {"shape": list(m.shape), "min": float(m.min()), "max": float(m.max())}
+            | METHODS[name].options
             for name, m in maps.items()
         },
         "versions": common.versions(),
