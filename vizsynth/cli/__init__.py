@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 
 from vizsynth.cli.cache import use_cache
 
-COMMANDS = ("convert", "explain", "networks")
+COMMANDS = ("convert", "evaluate", "explain", "networks")
 
 EPILOG = """\b
 Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so

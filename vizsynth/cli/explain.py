@@ -98,7 +98,9 @@ def command(
         for method in methods:
             begin(method.name)
             where = pooled if method.pooled else layer
-            all_maps[method.name] = [_map(method, net, image, c, where, seed) for c in labels]
+            all_maps[method.name] = [
+                np.asarray(method.maps(net, image[None], c, where, seed)[0]) for c in labels
+            ]
     maps = {name: found[0] for name, found in all_maps.items()}
 
     def described(label: int) -> dict[str, Any]:
@@ -142,21 +144,6 @@ def _probabilities(net: Any, image: np.ndarray) -> np.ndarray:
 
     softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
     return np.asarray(softmax(net, image[None])[0], np.float64)
-
-
-def _map(method: Method, net: Any, image: np.ndarray, label: int, layer: str | None, seed: int) -> np.ndarray:
-    import jax
-
-    import vizsynth
-
-    arguments = dict(method.options)
-    if method.needs_layer:
-        arguments["layer"] = layer
-    if method.needs_key:
-        arguments["key"] = jax.random.key(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the numbers tell of a map that is zero
-        return np.asarray(getattr(vizsynth, method.function)(net, image[None], label, **arguments)[0])
 
 
 def _digest(path: Path) -> str:

@@ -4,6 +4,7 @@ A method is called as the function is, with hyphens: `grad-cam` is `vizsynth.gra
 """
 
 import difflib
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ class Method:
     needs_key: bool = False
     pooled: bool = False
     """Whether the layer must be one that global average pooling follows."""
+    contributions: bool = False
+    """Whether the values of a pixel's channels add up; else the largest counts, whatever its sign."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments other than the function's own defaults."""
 
@@ -33,20 +36,43 @@ class Method:
         """What the method is called on the command line, and its files."""
         return self.function.replace("_", "-")
 
+    def maps(self, net: Any, images: Any, target: Any, layer: str | None, seed: int) -> Any:
+        """Return the maps of the images."""
+        import jax
+
+        import vizsynth
+
+        arguments = dict(self.options)
+        if self.needs_layer:
+            arguments["layer"] = layer
+        if self.needs_key:
+            arguments["key"] = jax.random.key(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the numbers tell of a map that is zero
+            return getattr(vizsynth, self.function)(net, images, target, **arguments)
+
+    def flat(self, maps: Any) -> Any:
+        """Return one number a pixel: the channels' sum, or the largest absolute value among them."""
+        import jax.numpy as jnp
+
+        if maps.ndim == 3:
+            return maps
+        return maps.sum(axis=-1) if self.contributions else jnp.abs(maps).max(axis=-1)
+
 
 METHODS = {
     method.name: method
     for method in (
         Method("saliency", "heat", usual=True),
         Method("gradient", "signed", usual=True),
-        Method("input_x_gradient", "signed"),
-        Method("integrated_gradients", "signed"),
+        Method("input_x_gradient", "signed", contributions=True),
+        Method("integrated_gradients", "signed", contributions=True),
         Method("guided_backprop", "signed"),
         Method("deconvnet", "signed"),
         Method("smooth_grad", "signed", needs_key=True),
         Method("smooth_grad_squared", "heat", needs_key=True),
         Method("var_grad", "heat", needs_key=True),
-        Method("lrp", "signed"),
+        Method("lrp", "signed", contributions=True),
         Method("occlusion", "signed"),
         Method("rise", "relief", needs_key=True, options={"samples": 1000}),
         Method("cam", "signed-cam", needs_layer=True, pooled=True),

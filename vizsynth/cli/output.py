@@ -56,7 +56,7 @@ class OutputFolder:
             )
 
     def write(self, pictures: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
-        """Write the pictures and `numbers.json`, all of them or none; return the names of the files.
+        """Write the pictures, or texts, and `numbers.json`, all or none; return the names of the files.
 
         Files are made in a folder inside this one, so that nothing but renaming can go wrong once
         the first appears. `numbers.json` comes last.
@@ -72,7 +72,10 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".vizsynth-", dir=self.path))
             for name, picture in pictures.items():
-                write_image(staging / name, picture)
+                if isinstance(picture, str):
+                    (staging / name).write_text(picture, encoding="utf-8")
+                else:
+                    write_image(staging / name, picture)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             (staging / NUMBERS).write_text(text, encoding="utf-8")
             for name in names:
