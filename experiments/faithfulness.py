@@ -77,7 +77,7 @@ def methods(*, quick: bool = False) -> dict[str, Method]:
         "score_cam": ({"layer": LAST_MAPS}, as_is),
         "ablation_cam": ({"layer": LAST_MAPS}, as_is),
         "occlusion": ({"window": 16, "stride": 8 if quick else 4}, as_is),
-        "rise": ({"samples": 200 if quick else 1000, "cells": 8}, as_is),
+        "rise": ({"samples": 200 if quick else 500, "cells": 8}, as_is),
     }
     return {
         name: Method(
@@ -256,7 +256,7 @@ def run(out: Path, *, quick: bool = False) -> None:
     """Make all tables and figures."""
     out.mkdir(parents=True, exist_ok=True)
     net = trained()
-    n = 32 if quick else 200
+    n = 32 if quick else 100
     single = planted(5, n, split="test", size=SIZE)
     double = planted(6, n, split="test", size=SIZE, distractor=True)
     one = tuple(jnp.asarray(v) for v in (single.images, single.labels.astype(np.int32), single.boxes))
@@ -272,7 +272,7 @@ def run(out: Path, *, quick: bool = False) -> None:
     print(f"{n} images; the box is {share:.3f} of the image")
     _write(out / "localization.csv", localization(net, table_and_baselines, one, two))
 
-    few = 8 if quick else 32
+    few = 8 if quick else 24
     x, labels = one[0][:few], one[1][:few]
     # The perturbation methods cost most and depend on the network by construction: they are left out here.
     slow = ("occlusion", "rise", "score_cam", "ablation_cam", "cam", "noise")
