@@ -10,6 +10,7 @@ Needs the `parity` extra and tests/parity/install_peers.sh.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,14 +46,15 @@ def main() -> None:
         return vizsynth.ablation_cam(net, images, label, layer="relu5_3")
 
     def theirs() -> np.ndarray:
-        return cam(input_tensor=peer_images, targets=[ClassifierOutputTarget(label)])
+        targets: Any = [ClassifierOutputTarget(label)]
+        return cam(input_tensor=peer_images, targets=targets)
 
     def scaled(maps: np.ndarray) -> np.ndarray:
         """Scale and resize as pytorch-grad-cam does."""
         import cv2
 
         low = maps - maps.min()
-        return cv2.resize(np.float32(low / (1e-7 + low.max())), (224, 224))
+        return np.asarray(cv2.resize((low / (1e-7 + low.max())).astype(np.float32), (224, 224)))
 
     times = side_by_side({"ours": ours, "pytorch-grad-cam": theirs}, turns=chosen.turns)
     print(f"VGG-16, 224 px, relu5_3, {jax.devices()[0].device_kind}, jax {jax.__version__}")

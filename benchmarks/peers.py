@@ -18,9 +18,7 @@ def torch_vgg16(net: Any) -> Any:
     class VGG(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
-            self.register_buffer("mean", mean)
-            self.register_buffer("std", std)
+            self.mean, self.std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
             layers: list[nn.Module] = []
             for block, depth in enumerate(net.config.depths, start=1):
                 for i in range(1, depth + 1):
@@ -39,7 +37,7 @@ def torch_vgg16(net: Any) -> Any:
                 if name == "fc6":  # PyTorch flattens channels first
                     matrix = matrix.reshape(7, 7, -1, matrix.shape[1]).transpose(2, 0, 1, 3)
                     matrix = matrix.reshape(-1, matrix.shape[-1])
-                linear = nn.Linear(*matrix.shape)
+                linear = nn.Linear(matrix.shape[0], matrix.shape[1])
                 linear.weight.data = torch.from_numpy(matrix.T.copy())
                 linear.bias.data = torch.from_numpy(np.asarray(dense.bias[...]).copy())
                 head += [linear, nn.ReLU()]

@@ -185,7 +185,7 @@ def _score(
         }
         if subjects.boxes is not None:
             boxes = jnp.asarray(subjects.boxes[here])
-            values["pointing_game"] = vizsynth.pointing_game(maps, boxes)
+            values["pointing_game"] = vizsynth.pointing_game(maps, boxes).hits
             values["energy_in_box"] = vizsynth.energy_in_box(maps, boxes)
         for name, value in values.items():
             found.setdefault(name, []).append(np.asarray(value, np.float64))
