@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 import vizsynth
-from experiments.planted import planted
 from experiments.planted_network import LAST_MAPS, SIZE, trained
 from vizsynth import figures, images
+from vizsynth.evaluation.planted import planted
 from vizsynth.files import write_image
 
 Heat = Float[Array, "n h w"]

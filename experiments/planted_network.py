@@ -15,12 +15,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from experiments.planted import Planted, planted
+from vizsynth.evaluation.planted import WEIGHTS, Planted, planted
 from vizsynth.images import Standardize
 from vizsynth.models import Weights, load, save, sequential
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, Sequential
 
-WEIGHTS = Path(__file__).parent / "data" / "planted.safetensors"
 SIZE = 64
 LABELS = tuple(str(digit) for digit in range(10))
 STANDARDIZE = Standardize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -144,7 +143,7 @@ def main() -> None:
         input_size=(SIZE, SIZE),
         labels=LABELS,
         license="Apache-2.0",
-        origin="trained by experiments/planted_network.py on experiments/planted.py",
+        origin="trained by experiments/planted_network.py on vizsynth/evaluation/planted.py",
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save(arguments.out, net, record, dtype=np.float16)

@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-PHOTOS = Path(__file__).parent / "photos"
+DATA = Path(__file__).parent.parent / "data" / "planted"
+WEIGHTS = DATA / "network.safetensors"
+"""A small network that reads the digits, for `vizsynth.load`; its last maps are the layer `relu4`."""
 TEXTURES = ("brick", "grass", "gravel")
 DIGIT_SIZES = (0.30, 0.44)  # of the image's side
 CONTRAST = 0.4  # least distance in brightness of digit and background
@@ -37,9 +39,8 @@ class Planted(NamedTuple):
 @cache
 def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Return the 8x8 digits in [0, 1] and their labels; every fifth is held out."""
-    from sklearn.datasets import load_digits
-
-    digits, labels = load_digits(return_X_y=True)
+    with np.load(DATA / "digits.npz") as kept:
+        digits, labels = kept["digits"], kept["labels"].astype(int)
     held_out = np.arange(len(labels)) % 5 == 0
     chosen = held_out if split == "test" else ~held_out
     return (digits[chosen] / 16).astype(np.float32).reshape(-1, 8, 8), labels[chosen]
@@ -48,7 +49,7 @@ def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _texture(name: str, split: Split) -> Image.Image:
     """Return a texture in grey: its left 60 % for training, the rest held out."""
-    with Image.open(PHOTOS / f"{name}.jpg") as photo:
+    with Image.open(DATA / f"{name}.jpg") as photo:
         grey = photo.convert("F")
     cut = int(grey.width * 0.6)
     return grey.crop((0, 0, cut, grey.height) if split == "train" else (cut, 0, grey.width, grey.height))
