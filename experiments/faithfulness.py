@@ -24,8 +24,8 @@ from jaxtyping import Array, Float, Int
 import vizsynth
 from experiments.planted_network import LAST_MAPS, SIZE, trained
 from vizsynth import figures, images
-from vizsynth.evaluation.planted import planted
 from vizsynth.files import write_image
+from vizsynth.planted import planted
 
 Heat = Float[Array, "n h w"]
 

@@ -15,10 +15,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from vizsynth.evaluation.planted import WEIGHTS, Planted, planted
 from vizsynth.images import Standardize
 from vizsynth.models import Weights, load, save, sequential
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, Sequential
+from vizsynth.planted import WEIGHTS, Planted, planted
 
 SIZE = 64
 LABELS = tuple(str(digit) for digit in range(10))
@@ -143,7 +143,7 @@ def main() -> None:
         input_size=(SIZE, SIZE),
         labels=LABELS,
         license="Apache-2.0",
-        origin="trained by experiments/planted_network.py on vizsynth/evaluation/planted.py",
+        origin="trained by experiments/planted_network.py on vizsynth/planted.py",
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save(arguments.out, net, record, dtype=np.float16)

@@ -17,7 +17,7 @@ LAYERS = (
     ("taps", "images", "priors", "ops", "chunks", "linearity"),
     ("rules", "ascent", "models", "winograd", "incremental"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
-    ("files", "figures"),
+    ("files", "figures", "planted"),
     ("api", "cli"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

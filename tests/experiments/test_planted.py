@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.planted_network import LABELS, LAST_MAPS, accuracy, trained
-from vizsynth.evaluation.planted import planted
+from vizsynth.planted import planted
 
 
 def test_an_image_depends_on_its_number_and_not_on_how_many_there_are():

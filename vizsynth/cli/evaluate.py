@@ -123,8 +123,8 @@ def command(
 
 
 def _planted(count: int, seed: int) -> tuple[Any, Subjects]:
-    from vizsynth.evaluation.planted import WEIGHTS, planted
     from vizsynth.models import load
+    from vizsynth.planted import WEIGHTS, planted
 
     net = load(str(WEIGHTS))
     found = planted(seed, count, split="test", size=net.record.input_size[0])

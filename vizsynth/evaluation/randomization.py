@@ -87,6 +87,9 @@ def parameter_layers(net: Network, images: Images) -> tuple[str, ...]:
         net: a network.
         images: of a shape that the network takes; nothing is computed.
 
+    Returns:
+        The names of the layers.
+
     Raises:
         ValueError: a network without parameters.
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-DATA = Path(__file__).parent.parent / "data" / "planted"
+DATA = Path(__file__).parent / "data" / "planted"
 WEIGHTS = DATA / "network.safetensors"
 """A small network that reads the digits, for `vizsynth.load`; its last maps are the layer `relu4`."""
 TEXTURES = ("brick", "grass", "gravel")
@@ -88,7 +88,8 @@ def _plant(
     patch = image[top : top + side, left : left + side]
     image[top : top + side, left : left + side] += strokes[..., None] * (ink - patch)
     rows, columns = (np.flatnonzero((strokes > 0.25).any(axis=axis)) for axis in (1, 0))
-    return image, (top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1)
+    box = (top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1)
+    return image, (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
 
 
 def planted(
