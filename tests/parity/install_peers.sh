@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Install the peers of the parity tests: tests/parity/install_peers.sh PYTHON
+#
+# pytorch-grad-cam and Zennit ask for torchvision, whose wheels on PyPI are made for PyTorch with CUDA; what
+# they need of it is told in peers.py. So they come without their dependencies: the `parity` extra has the
+# others, and comes first.
+set -euo pipefail
+"${1:-python}" -m pip install --no-deps grad-cam==1.5.7 zennit==0.5.1
