@@ -123,8 +123,8 @@ def interval(values: Array) -> tuple[float, float, float]:
 def localization(
     net: Any,
     table: dict[str, Method],
-    one: tuple[Array, Array, Array],
-    two: tuple[Array, Array, Array, Array],
+    one: Sequence[Array],
+    two: Sequence[Array],
 ) -> list[dict[str, Any]]:
     """Return a row a method: pointing game, energy in the box, and the right one of two digits.
 
