@@ -121,7 +121,7 @@ def test_replaced_and_shifted_layers_have_the_same_gradient(subject: Subject) ->
 
     zeros = jax.tree.map(jnp.zeros_like, values)
     shifted = jax.jit(jax.grad(lambda deltas: score(shift(deltas))))(zeros)
-    for name in (subject.middle, layers[len(layers) * 2 // 3], layers[-2]):
+    for name in (subject.middle, layers[-2]):
         replaced = jax.jit(jax.grad(lambda a, name=name: score(replace({name: a}))))(values[name])
         assert float(jnp.abs(replaced).max()) > 0
         assert_close(shifted[name], replaced)

@@ -123,3 +123,6 @@ TINY = (
     "sequential",
     "sequential_mean",
 )
+
+FAMILIES = ("vgg_bn", "resnet_bottleneck", "squeezenet", "sequential")
+"""One of each: every program of every network has to be compiled."""

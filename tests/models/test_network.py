@@ -34,7 +34,7 @@ from vizsynth.models.weights import skeleton
 from vizsynth.ops import pool_padding
 from vizsynth.taps import run
 
-NORMALIZED = ["vgg_bn", "resnet_basic", "resnet_bottleneck", "sequential"]
+NORMALIZED = ["vgg_bn", "resnet_bottleneck", "sequential"]
 KEY = jax.random.key(0)
 
 

@@ -54,6 +54,12 @@ def compare(name: str, size: int) -> None:
         assert apart < 1e-8
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LAYERS)
+def test_maps_are_captums(name: str) -> None:
+    compare(name, SIZES[name])
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", LAYERS)
