@@ -27,7 +27,7 @@ def statistics(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def draws(key: Any, samples: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return the noise of each sample, for one image."""
     return np.stack(
-        [jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float64) for i in range(samples)]
+        [jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32) for i in range(samples)]
     )
 
 

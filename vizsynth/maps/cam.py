@@ -6,22 +6,21 @@ section 2.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from vizsynth.entry import entry, is_concrete
+from vizsynth.entry import entry
 from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-@entry(static=("layer",))
-def _cam(net: Network, images: Images, target: Target, *, layer: str) -> tuple[Heatmaps, Float[Array, " n"]]:
-    A, g = layer_gradient(net, images, target, layer)
-    w = g.sum(axis=(1, 2))
-    unevenness = jnp.abs(g - g.mean(axis=(1, 2), keepdims=True)).max(axis=(1, 2, 3))
-    unevenness = unevenness / jnp.maximum(jnp.abs(g).max(axis=(1, 2, 3)), jnp.finfo(g.dtype).tiny)
-    return jnp.einsum("nk,nijk->nij", w, A), unevenness
+def _refuse(maps: Heatmaps) -> None:
+    if np.isnan(np.asarray(maps, np.float32)).any():
+        raise ValueError(
+            "CAM needs a layer that global average pooling and a linear classifier follow; this layer is not "
+            "one; take the last layer of maps, or use vizsynth.grad_cam, which is for any layer"
+        )
 
 
+@entry(static=("layer",), verify=_refuse)
 def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return M_c = Σ_k w_k^c A^k, the maps that global average pooling sums, by the class's weights (eq. 2).
 
@@ -41,8 +40,9 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
 
     Raises:
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent. Also a
-            layer whose maps do not enter the score by their mean alone: `grad_cam` is for those.
+            not have, or that has no spatial extent. Also a layer whose maps do not enter the score by
+            their mean alone: `grad_cam` is for those. Inside a caller's own `jit`, where nothing can be
+            raised, the map is NaN.
 
     Example:
         >>> import jax, vizsynth
@@ -51,10 +51,8 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
         >>> vizsynth.cam(net, images, net(images).argmax(-1), layer="relu10").shape
         (2, 3, 3)
     """
-    maps, unevenness = _cam(net, images, target, layer=layer)
-    if is_concrete(unevenness) and np.any(np.asarray(unevenness, np.float64) > 0.01):
-        raise ValueError(
-            f"CAM needs a layer that global average pooling and a linear classifier follow; {layer!r} is not "
-            "one; take the last layer of maps, or use vizsynth.grad_cam, which is for any layer"
-        )
-    return maps
+    A, g = layer_gradient(net, images, target, layer)
+    w = g.sum(axis=(1, 2))
+    unevenness = jnp.abs(g - g.mean(axis=(1, 2), keepdims=True)).max(axis=(1, 2, 3))
+    pooled = unevenness <= 0.01 * jnp.abs(g).max(axis=(1, 2, 3))
+    return jnp.where(pooled[:, None, None], jnp.einsum("nk,nijk->nij", w, A), jnp.nan)

@@ -59,9 +59,11 @@ def _moments(
 
     def noisy_map(sample: Array) -> Array:
         def draw(key: Array) -> Array:
-            return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
+            # In float32 for any images: the same draws in every precision; bfloat16's own are coarse.
+            return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], jnp.float32)
 
-        return of(net, images + sigma[:, None, None, None] * jax.vmap(draw)(keys), target)
+        epsilon = jax.vmap(draw)(keys).astype(images.dtype)
+        return of(net, images + sigma[:, None, None, None] * epsilon, target)
 
     def update(seen: _Moments, chunk: Array, valid: Bool[Array, " b"]) -> _Moments:
         maps = jax.vmap(noisy_map)(chunk)
