@@ -1,5 +1,6 @@
 """What every test runs under: strict arithmetic, a compilation cache, few but fixed examples."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
     for verb in ("reading", "writing"):
         message = f"ignore:Error {verb} persistent compilation cache entry"
         config.addinivalue_line("filterwarnings", message)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs() -> Iterator[None]:
+    """Let go of a module's compiled programs and networks: all of them together fill the memory."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
