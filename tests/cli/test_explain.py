@@ -14,6 +14,7 @@ from PIL import Image
 
 import vizsynth
 from vizsynth.cli import explain
+from vizsynth.cli.methods import Method
 
 SMALL = ("--size", "64", "--method", "saliency,grad-cam", "--layer", "fire5")  # compiles quickly
 FILES = ["grad-cam-overlay.png", "grad-cam.png", "numbers.json", "saliency.png", "sheet.png"]
@@ -288,7 +289,7 @@ def test_an_interrupt_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(explain, "_map", interrupted)
+    monkeypatch.setattr(Method, "maps", interrupted)
     ran = run("explain", photo, "-o", tmp_path / "out", *SMALL)
     assert ran.code == 130
     assert ran.err.splitlines()[-1] == "vizsynth: error: interrupted"
