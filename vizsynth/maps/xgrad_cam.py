@@ -43,5 +43,5 @@ def xgrad_cam(
     """
     A, g = layer_gradient(net, images, target, layer)
     bottom = A.sum(axis=(1, 2)) + jnp.asarray(eps, A.dtype)
-    w = jnp.where(bottom == 0, 0, (A * g).sum(axis=(1, 2)) / jnp.where(bottom == 0, 1, bottom))
+    w = (A * g).sum(axis=(1, 2)) / jnp.where(bottom == 0, 1, bottom)
     return jax.nn.relu(jnp.einsum("nk,nijk->nij", w, A))
