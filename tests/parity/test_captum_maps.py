@@ -171,7 +171,7 @@ def test_guided_maps_are_captums(name: str) -> None:
     compare_rules(name, SMALL[name])
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.slow), "squeezenet1_1"])
 def test_occlusion_is_captums(name: str) -> None:
     compare_occlusion(name, SMALL[name], (17, 24), (16, 11))
 
