@@ -21,7 +21,6 @@ Activations = Mapping[str, Float[Array, "..."]]
 
 
 @runtime_checkable
-@runtime_checkable
 class Tap(Protocol):
     """Reads, and may replace, the value of one named layer."""
 
@@ -39,7 +38,6 @@ class Network(Protocol):
     def __call__(self, images: Any, *, tap: Tap = ..., ops: Any = ...) -> Any: ...  # noqa: D102
 
 
-@runtime_checkable
 @runtime_checkable
 class Score(Protocol):
     """What is explained or maximized: one number an image, from the activations it names.

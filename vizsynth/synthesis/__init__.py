@@ -1,0 +1,1 @@
+"""Pictures made with a network by gradients: one paper a file."""
