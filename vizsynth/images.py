@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 Pixels = Float[Array, "*batch h w c"]
@@ -112,3 +113,99 @@ def normalize(heatmaps: Float[Array, "*batch h w"], *, eps: float = 1e-12) -> Fl
     """
     largest = jnp.abs(heatmaps).max(axis=(-2, -1), keepdims=True)
     return heatmaps / jnp.maximum(largest, jnp.asarray(eps, heatmaps.dtype))
+
+
+# Geometry ----------------------------------------------------------------------
+
+
+def roll(images: Pixels, shift: tuple[Array, Array] | tuple[int, int]) -> Pixels:
+    """Shift down and right by whole pixels; what leaves on one side comes in on the other.
+
+    >>> import jax.numpy as jnp
+    >>> roll(jnp.arange(3.0).reshape(1, 3, 1), (0, 1))[0, :, 0].tolist()
+    [2.0, 0.0, 1.0]
+    """
+    return jnp.roll(images, shift, axis=(-3, -2))
+
+
+def transform_affine(
+    images: Pixels,
+    matrix: Float[Array, "2 2"],
+    *,
+    offset: Float[Array, " 2"] | None = None,
+    fill: float | Array = 0.5,
+) -> Pixels:
+    """Return y with y(p) = x(A (p − c) + c + offset), linearly interpolated; c is the middle.
+
+    `matrix` and `offset` are in (row, column); a matrix above the identity shows more of the picture,
+    smaller. Outside of the picture is `fill`.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> turned = transform_affine(x, jnp.asarray([[0.0, 1.0], [-1.0, 0.0]]))
+    >>> turned[..., 0].tolist()
+    [[2.0, 5.0, 8.0], [1.0, 4.0, 7.0], [0.0, 3.0, 6.0]]
+    """
+    h, w = images.shape[-3:-1]
+    dtype = images.dtype
+    center = jnp.asarray(((h - 1) / 2, (w - 1) / 2), dtype)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h, dtype=dtype), jnp.arange(w, dtype=dtype), indexing="ij"), -1)
+    from_center = grid - jnp.broadcast_to(center, grid.shape)
+    moved = center if offset is None else center + offset.astype(dtype)
+    at = jnp.einsum("ij,hwj->hwi", matrix.astype(dtype), from_center, precision="highest")
+    at = at + jnp.broadcast_to(moved, at.shape)
+    low = jnp.floor(at)
+    part = at - low
+    row, col = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
+    total = jnp.zeros_like(images)
+    fill = jnp.asarray(fill, dtype)
+    for i in (0, 1):
+        for j in (0, 1):
+            weight = (part[..., 0] if i else 1 - part[..., 0]) * (part[..., 1] if j else 1 - part[..., 1])
+            r, c = row + i, col + j
+            inside = (r >= 0) & (r < h) & (c >= 0) & (c < w)
+            values = images[..., jnp.clip(r, 0, h - 1), jnp.clip(c, 0, w - 1), :]
+            values = jnp.where(inside[..., None], values, jnp.broadcast_to(fill, values.shape))
+            total = total + jnp.broadcast_to(weight[..., None], values.shape) * values
+    return total
+
+
+# Colour ------------------------------------------------------------------------
+
+# A square root of the covariance of ImageNet's colours, as Lucid has it: its columns are the
+# luminance, blue against yellow, green against magenta.
+_COLOR_ROOT = np.asarray([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
+_COLOR_ROOT = _COLOR_ROOT / np.sqrt((_COLOR_ROOT**2).sum(axis=0)).max()
+
+
+def correlate_colors(values: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w 3"]:
+    """Give decorrelated channels the correlations that the colours of photographs have: t Sᵀ.
+
+    Olah, Mordvintsev & Schubert, Feature Visualization, 2017, section "Preconditioning and Parameterization".
+
+    >>> import jax.numpy as jnp
+    >>> correlate_colors(jnp.ones((1, 1, 3))).shape
+    (1, 1, 3)
+    """
+    return jnp.matmul(values, jnp.asarray(_COLOR_ROOT.T, values.dtype), precision="highest")
+
+
+def decorrelate_colors(values: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w 3"]:
+    """Undo `correlate_colors`.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.ones((1, 1, 3))
+    >>> bool(jnp.allclose(decorrelate_colors(correlate_colors(x)), x, atol=1e-5))
+    True
+    """
+    return jnp.matmul(values, jnp.asarray(np.linalg.inv(_COLOR_ROOT).T, values.dtype), precision="highest")
+
+
+def frequencies(size: tuple[int, int]) -> np.ndarray:
+    """Return the frequency of each entry of a real picture's spectrum, in cycles a pixel, `[h, w//2+1]`.
+
+    >>> frequencies((4, 4))[0].tolist()
+    [0.0, 0.25, 0.5]
+    """
+    rows, cols = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :]
+    return np.sqrt(rows**2 + cols**2)

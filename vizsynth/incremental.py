@@ -174,10 +174,11 @@ def recording(table: Ops, into: list[Any]) -> Ops:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
             if not into:
                 into.append(x)
-            transformed = None
             if op is table.conv and _is_winograd(x, args[0], **kwargs):
                 transformed = winograd.transform(args[0].astype(x.dtype))
-            into.append(Clean(op(x, *args, **kwargs), transformed))
+                into.append(Clean(_convolved(x, *args, transformed, **kwargs), transformed))
+            else:
+                into.append(Clean(op(x, *args, **kwargs)))
             return into[-1].output
 
         return call
@@ -189,6 +190,27 @@ def _is_winograd(x: Array, kernel: Array, *, strides: Pair = (1, 1), **_: Any) -
     """Tell whether Winograd's form pays for a convolution of many windows."""
     small = min(kernel.shape[2:]) < 64
     return kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32 and not small
+
+
+def _convolved(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    transformed: Array,
+    *,
+    padding: Padding = ((0, 0), (0, 0)),
+    name: str = "",
+    **_: Any,
+) -> Array:
+    """Convolve in Winograd's form on CPU; other backends know better."""
+    y = lax.platform_dependent(
+        x,
+        kernel,
+        transformed,
+        cpu=lambda x, kernel, transformed: winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed),
+        default=lambda x, kernel, transformed: ops.conv(x, kernel, None, padding=padding, name=name),
+    )
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
 def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array]) -> Ops:
@@ -255,17 +277,9 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
         window = (kernel.shape[0], kernel.shape[1])
 
         def op(x: Array, padding: Padding, transformed: Array | None = None) -> Array:
-            direct = partial(ops.conv, strides=strides, padding=padding, name=name)
-            if transformed is None:
-                return direct(x, kernel, bias)
-            y = lax.platform_dependent(
-                x,
-                kernel,
-                transformed,
-                cpu=lambda x, kernel, transformed: winograd.conv(x, transformed),
-                default=lambda x, kernel, transformed: direct(x, kernel, None),
-            )
-            return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+            if transformed is not None:
+                return _convolved(x, kernel, bias, transformed, padding=padding, name=name)
+            return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
 
         return sliding(x, window, strides, padding, 0.0, op)
 

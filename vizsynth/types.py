@@ -4,7 +4,7 @@ Images are float RGB in [0, 1], laid out `[n, h, w, 3]`. A network standardizes 
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from jaxtyping import Key as KeyArray
@@ -56,3 +56,14 @@ Value = Any
 
 Target = Any
 """A label, one label an image, or a score. Public functions take any; their bodies see a score."""
+
+
+class Synthesis(NamedTuple):
+    """What a method that optimizes pictures returns."""
+
+    images: Images
+    """The pictures, in [0, 1]."""
+    trace: Float[Array, "n steps"]
+    """The objective at the beginning of each step."""
+    state: Any
+    """Where the run stands (`vizsynth.ascent.State`, one a picture): given back, it goes on from there."""

@@ -1,0 +1,300 @@
+"""Gradient ascent: the one loop of every picture that is made by optimization.
+
+Each step is x ← x + update(∇ₓ J(x; ξ_t)), where the update is an optax transformation and ξ_t is a key folded
+from the run's own key and the step. A run of many steps is one compiled scan. All that it knows between two
+steps is its `State`, so a run in chunks, or saved and taken up again, ends where one that was never
+interrupted does, bit for bit.
+
+optax descends: what its transformations are given is the gradient of −J. Besides, they are given as extra
+arguments the raw gradient (`grad`), the value and a function that evaluates −J (for line searches).
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from vizsynth.types import Key, Synthesis
+
+Objective = Callable[[Any, Key], Float[Array, ""]]
+"""J(params, key): what is maximized. The key is of this step alone."""
+
+
+class State(NamedTuple):
+    """All that a run knows between two steps."""
+
+    params: Any
+    """What is optimized."""
+    memory: Any
+    """What the optimizer remembers."""
+    key: Key
+    step: Int[Array, ""]
+    """How many steps were taken."""
+
+
+class Diverged(FloatingPointError):
+    """A run met NaN or infinity. `last` is what there was before, `step` where it happened."""
+
+    def __init__(self, step: int, cause: str, last: Synthesis) -> None:
+        super().__init__(f"step {step} gave NaN or infinity: {cause}; the picture of the step before is kept")
+        self.step = step
+        self.last = last
+
+
+def init(params: Any, optimizer: optax.GradientTransformation, *, key: Key) -> State:
+    """Return the state of a run that has not begun.
+
+    >>> import optax
+    >>> state = init(jnp.zeros(3), optax.sgd(0.1), key=jax.random.key(0))
+    >>> int(state.step)
+    0
+    """
+    return State(params, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+
+
+def run(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    steps: int,
+    *,
+    stochastic: bool = True,
+) -> tuple[State, Float[Array, " steps"]]:
+    """Take `steps` steps; return the new state and the objective before each of them.
+
+    Where the objective, the gradient or the next parameters are not finite, the run stands still: the
+    state stays what it was before that step, and the trace is NaN from there on.
+
+    Args:
+        objective: J(params, key).
+        optimizer: an optax transformation, line searches included.
+        state: where to begin.
+        steps: how many.
+        stochastic: whether J depends on its key. If it does not, a line search hands its last value and
+            gradient on to the next step, which saves an evaluation a step.
+
+    >>> import optax
+    >>> sgd = optax.sgd(0.25)
+    >>> state = init(jnp.asarray(4.0), sgd, key=jax.random.key(0))
+    >>> state, trace = run(lambda x, key: -(x**2), sgd, state, 3)
+    >>> trace.tolist(), float(state.params)
+    ([-16.0, -4.0, -1.0], 0.5)
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(state: State, _: None) -> tuple[State, Array]:
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss(params: Any) -> Array:
+            return -objective(params, key)
+
+        if stochastic:
+            value, grad = jax.value_and_grad(loss)(state.params)
+        else:
+            value, grad = _value_and_grad(loss, state)
+        updates, memory = optimizer.update(
+            grad, state.memory, state.params, value=value, grad=grad, value_fn=loss
+        )
+        params = optax.apply_updates(state.params, updates)
+        good = _finite((value, grad, params))
+        after = State(params, memory, state.key, state.step + 1)
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), _raw(after), _raw(state))
+        kept = kept._replace(key=state.key)
+        return kept, jnp.where(good, -value, jnp.full_like(value, jnp.nan))
+
+    return jax.lax.scan(step, state, None, length=steps)
+
+
+def _value_and_grad(loss: Callable[[Any], Array], state: State) -> tuple[Array, Any]:
+    """Return the loss and its gradient, from the line search's memory where it has them."""
+    try:
+        remembered = optax.tree.get(state.memory, "value") is not None
+    except KeyError:  # more than one
+        remembered = False
+    if not remembered:
+        return jax.value_and_grad(loss)(state.params)
+    return optax.value_and_grad_from_state(loss)(state.params, state=state.memory)
+
+
+def _raw(state: State) -> State:
+    return state._replace(key=None)
+
+
+def _finite(tree: Any) -> Bool[Array, ""]:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+# In chunks, on the host ---------------------------------------------------------
+
+
+def chunks(
+    take: Callable[[Any, int], Synthesis],
+    *,
+    steps: int,
+    every: int,
+    folder: str | Path | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Iterator[Synthesis]:
+    """Run a synthesis in chunks; give the picture, the chunk's trace and the state after each.
+
+    Between chunks the host may show progress, keep frames, or stop. With a folder, each chunk's state is
+    saved there before it is given out, and a run that finds one there goes on from it: it then ends bit
+    for bit as one that was not interrupted, however it was.
+
+    Args:
+        take: `take(state, steps)`, for instance
+            `lambda state, steps: vizsynth.visualize_class(net, 281, key=key, steps=steps, state=state)`;
+            the state of a run that has not begun is None.
+        steps: how many in all, those of an interrupted run included.
+        every: how many a chunk. Chunks of another length compile another program.
+        folder: where the state is saved (and looked for).
+        origin: what makes this run what it is (settings, seed), as JSON: a state that was saved by
+            a run of another origin is refused.
+
+    Raises:
+        ValueError: steps or every below 1; a folder that holds the state of another run.
+        Diverged: NaN or infinity; the last good picture is in the exception, and its state is saved.
+    """
+    for name, value in (("steps", steps), ("every", every)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    state = None
+    done = 0
+    if folder is not None and has_checkpoint(folder):
+        check_origin(folder, origin)
+        state = restore(folder, jax.eval_shape(lambda: take(None, 1).state))
+        done = _steps_of(state)
+        if done >= steps:
+            yield take(state, 0)
+    while done < steps:
+        count = min(every, steps - done)
+        result = jax.block_until_ready(take(state, count))
+        reached = _steps_of(result.state)
+        if folder is not None:
+            save(folder, result.state, origin)
+        if reached < done + count or not np.isfinite(np.asarray(result.trace)).all():
+            raise Diverged(reached, _cause(result), result)
+        state, done = result.state, reached
+        yield result
+
+
+def _steps_of(state: Any) -> int:
+    """Return the least number of steps that any picture of a run has taken."""
+    return int(np.min(np.asarray(state.step)))
+
+
+def _cause(result: Synthesis) -> str:
+    finite = np.asarray(result.trace)
+    finite = np.abs(finite[np.isfinite(finite)])
+    if finite.size == 0:
+        return "the objective is not finite at its beginning: look at the weights, the target and the start"
+    if finite[-1] > 1e3 * max(finite[0], 1e-3):
+        return "the objective had grown without bound: give a smaller learning rate"
+    return "the step was too long, or a penalty too strong: give a smaller learning rate or weight"
+
+
+# Saving and taking up again --------------------------------------------------------
+
+_ORIGIN = "run.json"
+
+
+def save(folder: str | Path, state: Any, origin: Mapping[str, Any] | None = None) -> None:
+    """Write a run's state into a folder. The state before it is there until this one is whole.
+
+    >>> import tempfile
+    >>> import optax
+    >>> state = init(jnp.ones(3), optax.adam(0.1), key=jax.random.key(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(folder, state)
+    ...     restore(folder, state).params.tolist()
+    [1.0, 1.0, 1.0]
+    """
+    import orbax.checkpoint as ocp  # seconds to import: only who saves waits for it
+
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _ORIGIN
+    if not path.exists():
+        written = path.with_suffix(".new")
+        written.write_text(json.dumps({"origin": _digest(origin), "settings": origin}, indent=2, default=str))
+        written.replace(path)
+    before = _checkpoints(folder)
+    step = _steps_of(state)
+    if step in before:
+        shutil.rmtree(before.pop(step))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / f"step-{step}", _without_keys(state))
+    for path in before.values():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def restore(folder: str | Path, like: Any) -> Any:
+    """Return the state that was saved last, in the shapes and kinds of `like`."""
+    import orbax.checkpoint as ocp
+
+    found = _checkpoints(Path(folder).absolute())
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no saved run")
+    plain = jax.eval_shape(_without_keys, like)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            read = checkpointer.restore(found[max(found)], plain)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds the state of another run: {str(error).splitlines()[0]}") from None
+    shapes = [leaf.shape for leaf in jax.tree.leaves(plain)]
+    if [leaf.shape for leaf in jax.tree.leaves(read)] != shapes:
+        raise ValueError(f"{folder} holds the state of another run: its arrays have other shapes")
+    return _with_keys(read, like)
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Tell whether there is a run to take up again."""
+    return bool(_checkpoints(Path(folder)))
+
+
+def check_origin(folder: str | Path, origin: Mapping[str, Any] | None) -> None:
+    """Raise unless the run saved in a folder is of the given origin."""
+    path = Path(folder) / _ORIGIN
+    try:
+        written = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{folder} holds a run that does not say what it is; begin in another folder"
+        ) from None
+    if written.get("origin") != _digest(origin):
+        theirs, ours = written.get("settings") or {}, json.loads(json.dumps(origin or {}, default=str))
+        other = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
+        which = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in other[:4])
+        raise ValueError(f"{folder} holds another run ({which}); give its settings, or another folder")
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    names = folder.glob("step-*") if folder.is_dir() else ()
+    return {int(p.name[5:]): p for p in names if p.name[5:].isdecimal()}
+
+
+def _digest(origin: Mapping[str, Any] | None) -> str:
+    return hashlib.sha256(json.dumps(origin or {}, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _with_keys(tree: Any, like: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, kind: jax.random.wrap_key_data(leaf) if _is_key(kind) else leaf, tree, like
+    )
