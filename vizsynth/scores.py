@@ -141,10 +141,16 @@ class Channel(_Algebra):
 @register_dataclass
 @dataclass(frozen=True)
 class Direction(_Algebra):
-    """The mean over positions of the scalar product with a direction in channel space, Σ_k v_k A_k."""
+    """The mean over positions of the product with a direction in channel space, Σ_k v_k A_k max(0.1, cos)^p.
+
+    `cosine_power` is p: above 0 it favours what points in the direction over what is merely large. None is
+    p = 0, the product alone. Olah, Mordvintsev & Schubert, Feature Visualization, 2017; Carter et al.,
+    Activation Atlas, 2019, has p = 2 and p = 4.
+    """
 
     layer: str = field(metadata=_STATIC)
     vector: Number
+    cosine_power: Number = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -155,7 +161,58 @@ class Direction(_Algebra):
         """Return the mean projection in each image."""
         values = activations[self.layer]
         vector = jnp.asarray(self.vector, values.dtype)
-        return (values.mean(axis=tuple(range(1, values.ndim - 1))) @ vector).astype(values.dtype)
+        positions = tuple(range(1, values.ndim - 1))
+        if self.cosine_power is None:
+            return (values.mean(axis=positions) @ vector).astype(values.dtype)
+        dot = (values @ vector).astype(values.dtype)
+        lengths = jnp.linalg.norm(vector) * _length(values, -1)
+        return (dot * _favour(dot, lengths, self.cosine_power)).mean(axis=positions)
+
+
+_LEAST_COSINE = 0.1
+_LEAST_LENGTH = 1e-4
+
+
+def _length(values: Array, axis: int | tuple[int, ...]) -> Array:
+    return jnp.sqrt((values * values).sum(axis=axis) + jnp.asarray(_LEAST_LENGTH**2, values.dtype))
+
+
+def _favour(dot: Array, lengths: Array, power: Number) -> Array:
+    """Return max(0.1, cos)^p."""
+    cosine = dot / (lengths + jnp.asarray(_LEAST_LENGTH, dot.dtype))
+    return jnp.maximum(cosine, jnp.asarray(_LEAST_COSINE, dot.dtype)) ** jnp.asarray(power, dot.dtype)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Caricature(_Algebra):
+    """How much a layer is as it was for another image: ⟨A, A₀⟩ · max(0.1, cos(A, A₀))^p.
+
+    Maximized, the traits of that image are exaggerated. `activations` are A₀, `[h, w, c]` or `[c]`; where a
+    layer has another size, the mean over positions is compared. Olah et al., Feature Visualization, 2017;
+    Lucid divides the cosine by the length of A₀ alone.
+    """
+
+    layer: str = field(metadata=_STATIC)
+    activations: Number
+    cosine_power: Number = 1.0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer that is read."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Values:
+        """Return the likeness of each image."""
+        values = activations[self.layer]
+        like = jnp.asarray(self.activations, values.dtype)
+        if values.shape[1:] != like.shape:
+            values = values.mean(axis=tuple(range(1, values.ndim - 1)))
+            like = like.mean(axis=tuple(range(like.ndim - 1)))
+        values = values.reshape(values.shape[0], -1)
+        like = like.reshape(-1)
+        dot = values @ like
+        return dot * _favour(dot, _length(values, -1) * jnp.linalg.norm(like), self.cosine_power)
 
 
 @register_dataclass
@@ -224,3 +281,47 @@ def labels_in(score: Any) -> list[Any]:
             return labels_in(score)
         case _:
             return []
+
+
+def count(score: Any) -> int | None:
+    """Return for how many images a score has numbers of their own; None if it has one for all.
+
+    >>> count(Class(3)), count(Class(jnp.arange(4)) + Channel("relu1", 2))
+    (None, 4)
+    """
+    counts = {leaf.shape[0] for leaf, rank in _ranked(score) if leaf.ndim > rank} - {1}
+    if len(counts) > 1:
+        raise ValueError(f"the score's parts are for different numbers of images: {sorted(counts)}")
+    return counts.pop() if counts else None
+
+
+def spread(score: Any, n: int) -> Any:
+    """Return the score with n of each of its numbers, for `jax.vmap` over them.
+
+    >>> spread(Class(3), 2).label.tolist()
+    [3, 3]
+    """
+    leaves, treedef = jax.tree.flatten(score)
+    ranks = [rank for _, rank in _ranked(score)]
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    each = [
+        jnp.broadcast_to(a if a.ndim > rank else a[None], (n, *a.shape[a.ndim - rank :]))
+        for a, rank in zip(arrays, ranks, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, each)
+
+
+def _ranked(score: Any) -> list[tuple[Array, int]]:
+    """Return the leaves of a score, each with the number of axes that it has for one image."""
+    match score:
+        case Class() | LogProbability() | Probability() | Neuron() | Channel():
+            return [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score)]
+        case Direction():
+            vector = (jnp.asarray(score.vector), 1)
+            return [vector] + [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score.cosine_power)]
+        case Sum():
+            return _ranked(score.first) + _ranked(score.second)
+        case Multiple():
+            return [(jnp.asarray(score.factor), 0), *_ranked(score.score)]
+        case _:  # one for all
+            return [(jnp.asarray(leaf), jnp.ndim(leaf)) for leaf in jax.tree.leaves(score)]

@@ -1,0 +1,181 @@
+"""What is done to the update of a picture, as optax transformations.
+
+They take their place in `optax.chain` beside optax's own. Those that read the raw gradient are given it
+by `vizsynth.ascent` (`grad`, of −J). Those that act on the picture itself change the update so that it ends
+where they say; put them last.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from vizsynth.images import gaussian_blur
+
+Number = Any  # a float or an array
+Gradient = optax.GradientTransformation
+
+
+def normalize_by_mean_abs() -> Gradient:
+    """Divide by the mean absolute value, g / mean |g|; a gradient of zeros stays one.
+
+    Mordvintsev, Olah & Tyka, Inceptionism: Going Deeper into Neural Networks, 2015 (its code).
+
+    >>> step = normalize_by_mean_abs()
+    >>> step.update(jnp.asarray([1.0, -3.0]), step.init(None))[0].tolist()
+    [0.5, -1.5]
+    """
+
+    def one(g: Array) -> Array:
+        mean = jnp.abs(g).mean()
+        return g / jnp.where(mean > 0, mean, jnp.ones_like(mean))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(one, updates))
+
+
+def normalize_by_norm() -> Gradient:
+    """Divide by the Euclidean norm of the whole, g / ‖g‖; a gradient of zeros stays one.
+
+    >>> step = normalize_by_norm()
+    >>> [round(v, 3) for v in step.update(jnp.asarray([3.0, -4.0]), step.init(None))[0].tolist()]
+    [0.6, -0.8]
+    """
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        norm = optax.tree.norm(updates)
+        return jax.tree.map(lambda g: g / jnp.where(norm > 0, norm, jnp.ones_like(norm)), updates)
+
+    return optax.stateless(update)
+
+
+def scale_to_progress(desired: Number, largest: Number = jnp.inf) -> Gradient:
+    """Scale by min(desired / ‖g‖², largest): a linear objective then rises by `desired` a step.
+
+    Yosinski, Clune, Nguyen, Fuchs & Lipson, Understanding Neural Networks Through Deep Visualization, 2015
+    (its code). It does not turn the sign: chain it with `optax.scale(-1)`.
+
+    >>> step = scale_to_progress(1.0)
+    >>> step.update(jnp.asarray([3.0, 4.0]), step.init(None))[0].tolist()
+    [0.12..., 0.1...]
+    """
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        squared = optax.tree.norm(updates, squared=True)
+        rate = jnp.asarray(desired, squared.dtype) / jnp.where(squared > 0, squared, jnp.ones_like(squared))
+        rate = jnp.minimum(rate, jnp.asarray(largest, squared.dtype))
+        return jax.tree.map(lambda g: rate * g, updates)
+
+    return optax.stateless(update)
+
+
+def then(function: Callable[[Any], Any]) -> Gradient:
+    """Apply a function to the picture after the update: x ← f(x + u).
+
+    >>> step = then(lambda x: jnp.clip(x, 0, 1))
+    >>> step.update(jnp.asarray([2.0]), step.init(None), jnp.asarray([0.25]))[0].tolist()
+    [0.75]
+    """
+
+    def update(updates: Any, params: Any) -> Any:
+        after = function(optax.apply_updates(params, updates))
+        return jax.tree.map(jnp.subtract, after, params)
+
+    return optax.stateless(update)
+
+
+def keep_in_box(low: Number = 0.0, high: Number = 1.0) -> Gradient:
+    """Cut what leaves [low, high]."""
+
+    def cut(x: Array) -> Array:
+        return jnp.clip(x, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
+
+    return then(lambda params: jax.tree.map(cut, params))
+
+
+def decay_to(center: Any, rate: Number) -> Gradient:
+    """Pull the picture towards a colour: x ← x − rate (x − center), the L2 decay of Yosinski et al., 2015."""
+
+    def pulled(x: Array) -> Array:
+        middle = _like(center, x)
+        return middle + (1 - jnp.asarray(rate, x.dtype)) * (x - middle)
+
+    return then(lambda params: jax.tree.map(pulled, params))
+
+
+class Counted(NamedTuple):
+    """How many updates there were."""
+
+    count: Int[Array, ""]
+
+
+def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
+    """Blur the picture in steps 0, every, 2·every, ...; never where `every` or σ is 0.
+
+    Yosinski et al., 2015, Gaussian blur. `radius` is where the kernel is cut, in pixels: 4 σ or more.
+    """
+
+    def init(params: Any) -> Counted:
+        del params
+        return Counted(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: Counted, params: Any = None) -> tuple[Any, Counted]:
+        period = jnp.asarray(every, jnp.int32)
+        due = (period > 0) & (state.count % jnp.maximum(period, 1) == 0) & (jnp.asarray(sigma) > 0)
+        positive = jnp.maximum(jnp.asarray(sigma, float), 1e-3)
+
+        def blurred(x: Array) -> Array:
+            smooth = gaussian_blur(x, positive.astype(x.dtype), radius=radius)
+            return jnp.where(due, smooth, x)
+
+        after = jax.tree.map(blurred, optax.apply_updates(params, updates))
+        return jax.tree.map(jnp.subtract, after, params), Counted(state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def clip_small_norm(percentile: Number, center: Any = 0.0) -> Gradient:
+    """Set the pixels of the smallest norm ‖x_ij − center‖ to the centre, a percentage of them.
+
+    Yosinski et al., 2015: pixels that do not matter are left out, so the picture shows the object alone.
+    """
+
+    def clipped(x: Array) -> Array:
+        middle = _like(center, x)
+        norm = jnp.linalg.norm(x - middle, axis=-1)
+        return _without_smallest(x, norm, percentile, middle)
+
+    return then(lambda params: jax.tree.map(clipped, params))
+
+
+def clip_small_contribution(percentile: Number, center: Any = 0.0) -> optax.GradientTransformationExtraArgs:
+    """Set the pixels of the smallest contribution |Σ_c g_ijc (x_ijc − center_c)| to the centre.
+
+    Yosinski et al., 2015: how much the objective would fall, to first order, if the pixel were gone. The
+    gradient is that of the step, the picture the one after it.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, *, grad: Any, **_: Any) -> tuple[Any, Any]:
+        def clipped(x: Array, g: Array) -> Array:
+            middle = _like(center, x)
+            contribution = jnp.abs((g * (x - middle)).sum(axis=-1))
+            return _without_smallest(x, contribution, percentile, middle)
+
+        after = jax.tree.map(clipped, optax.apply_updates(params, updates), grad)
+        return jax.tree.map(jnp.subtract, after, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _like(center: Any, x: Array) -> Array:
+    return jnp.broadcast_to(jnp.asarray(center, x.dtype), x.shape)
+
+
+def _without_smallest(x: Array, of: Array, percentile: Number, center: Array) -> Array:
+    """Replace the pixels whose value `of` lies below its percentile; 0 replaces none."""
+    limit = jnp.percentile(of, jnp.asarray(percentile, of.dtype))
+    return jnp.where((of < limit)[..., None], center, x)
