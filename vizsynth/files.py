@@ -7,6 +7,7 @@ import secrets
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,13 @@ _ENCODERS = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),  # colours at full resolution too
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"quality": 95}),
+}
+
+_ANIMATIONS = {
+    ".gif": ("GIF", {}),
+    ".webp": ("WEBP", {"quality": 90}),
+    ".png": ("PNG", {}),
+    ".apng": ("PNG", {}),
 }
 
 # What Pillow's decoders raise on bytes that are not as they should be.
@@ -118,7 +126,83 @@ def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
     (4, 6, 3)
     """
     path = Path(path)
-    encoded = _encode(path, image)  # before anything is written
+    _write(path, _encode(path, image))  # encoded before anything is written
+
+
+def write_animation(
+    path: str | os.PathLike[str],
+    frames: Iterable[ArrayLike],
+    *,
+    seconds_per_frame: float = 0.1,
+    loop: bool = True,
+) -> None:
+    """Write an animated picture as GIF (256 colours), WebP (quality 90) or PNG (APNG), by the name's suffix.
+
+    The file appears whole or not at all. Missing folders are made.
+
+    Args:
+        path: ends in .gif, .webp, .png or .apng; a file that is there is replaced.
+        frames: pictures as `write_image` takes them, all of one size; an iterator is read to its end.
+        seconds_per_frame: how long each is shown. GIF counts in hundredths of a second; many viewers slow
+            down what is shorter than 0.02.
+        loop: whether it begins again for ever.
+
+    Raises:
+        ImageFileError: another suffix; no frame; a picture that the format has no room for.
+        TypeError, ValueError: a frame that `write_image` would not take; frames of different sizes; a time
+            that is not from 0.001 to 60 seconds.
+        OSError: the folder cannot be made or written to.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_animation(f"{folder}/film.gif", [np.zeros((4, 6)), np.ones((4, 6))])
+    ...     with Image.open(f"{folder}/film.gif") as film:
+    ...         film.n_frames, film.size
+    (2, (6, 4))
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _ANIMATIONS:
+        raise ImageFileError(
+            f"cannot write {path}: the suffix {path.suffix!r} is none of {', '.join(_ANIMATIONS)}"
+        )
+    if not 0.001 <= seconds_per_frame <= 60:
+        raise ValueError(f"seconds_per_frame must be from 0.001 to 60, not {seconds_per_frame}")
+    pictures = [Image.fromarray(_bytes(frame)).convert("RGB") for frame in frames]
+    if not pictures:
+        raise ImageFileError(f"cannot write {path}: there is no frame")
+    if len(sizes := {picture.size for picture in pictures}) > 1:
+        found = ", ".join(f"{w}x{h}" for w, h in sorted(sizes))
+        raise ValueError(f"all frames must be of one size, not {found} pixels; resize them")
+    name, options = _ANIMATIONS[path.suffix.lower()]
+    milliseconds = round(seconds_per_frame * 1000)
+    if name == "GIF":
+        milliseconds = max(10, round(seconds_per_frame * 100) * 10)
+    # A GIF without the number of rounds is played once; WebP and APNG want 1 for that.
+    rounds = {"loop": 0} if loop else ({} if name == "GIF" else {"loop": 1})
+    buffer = io.BytesIO()
+    try:
+        pictures[0].save(
+            buffer,
+            name,
+            save_all=True,
+            append_images=pictures[1:],
+            duration=milliseconds,
+            **rounds,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        width, height = pictures[0].size
+        raise ImageFileError(
+            f"cannot write {path}: {len(pictures)} frames of {width}x{height} pixels do not fit {name} "
+            f"({error})"
+        ) from error
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, encoded: bytes) -> None:
+    """Write a file whole or not at all."""
     folder = path.parent
     if path.is_dir():
         raise ImageFileError(f"cannot write {path}: it is a folder; give the name of a file in it")
@@ -267,14 +351,18 @@ def _fit(image: Image.Image, size: int | tuple[int, int] | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def _bytes(image: ArrayLike) -> np.ndarray:
+    """Return 0..255, `[h, w, 3]` or grey `[h, w]`."""
+    pixels = np.rint(as_picture(image) * 255).astype(np.uint8)
+    return pixels[..., 0] if np.ndim(image) == 2 else pixels
+
+
 def _encode(path: Path, image: ArrayLike) -> bytes:
     if path.suffix.lower() not in _ENCODERS:
         raise ImageFileError(
             f"cannot write {path}: the suffix {path.suffix!r} is none of {', '.join(_ENCODERS)}"
         )
-    pixels = np.rint(as_picture(image) * 255).astype(np.uint8)
-    if np.ndim(image) == 2:
-        pixels = pixels[..., 0]
+    pixels = _bytes(image)
     name, options = _ENCODERS[path.suffix.lower()]
     buffer = io.BytesIO()
     try:
