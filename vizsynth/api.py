@@ -54,4 +54,17 @@ from vizsynth.maps.smooth_grad import smooth_grad_squared as smooth_grad_squared
 from vizsynth.maps.smooth_grad import var_grad as var_grad
 from vizsynth.maps.xgrad_cam import xgrad_cam as xgrad_cam
 from vizsynth.models import load as load
+from vizsynth.synthesis.adversarial import l2_ball as l2_ball
+from vizsynth.synthesis.adversarial import linf_ball as linf_ball
+from vizsynth.synthesis.apgd import apgd_ce as apgd_ce
+from vizsynth.synthesis.apgd import apgd_dlr as apgd_dlr
+from vizsynth.synthesis.bim import bim as bim
+from vizsynth.synthesis.carlini_wagner import carlini_wagner as carlini_wagner
+from vizsynth.synthesis.deepfool import deepfool as deepfool
+from vizsynth.synthesis.fgsm import fgsm as fgsm
+from vizsynth.synthesis.mi_fgsm import mi_fgsm as mi_fgsm
+from vizsynth.synthesis.pgd import pgd as pgd
+from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
+from vizsynth.synthesis.universal_perturbation import fooling_rate as fooling_rate
+from vizsynth.synthesis.universal_perturbation import universal_perturbation as universal_perturbation
 from vizsynth.taps import features as features

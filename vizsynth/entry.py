@@ -88,6 +88,8 @@ def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
     if (key := given.get("key")) is not None:
         _check_key(key)
+    if callable(transform := given.get("transform")):
+        given["transform"] = as_pytree(transform)
 
 
 class _Partial(NamedTuple):
@@ -118,8 +120,13 @@ def as_network(net: Any) -> Network:
     """Return the network as a pytree; a plain function becomes one without leaves."""
     if not callable(net):
         raise TypeError(f"net must be a network (vizsynth.load, vizsynth.models), not {_describe(net)}")
-    leaves = jax.tree.leaves(net)
-    return jax.tree_util.Partial(net) if len(leaves) == 1 and leaves[0] is net else net  # type: ignore[return-value]
+    return as_pytree(net)
+
+
+def as_pytree(function: Any) -> Any:
+    """Return a function as a pytree: one that is none of its own becomes one without leaves."""
+    leaves = jax.tree.leaves(function)
+    return jax.tree_util.Partial(function) if len(leaves) == 1 and leaves[0] is function else function
 
 
 def as_images(images: Any, *, unit_range: bool = True, name: str = "images") -> Array:

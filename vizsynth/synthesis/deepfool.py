@@ -1,0 +1,175 @@
+"""DeepFool: the nearest boundary of the linearized classifier, again and again.
+
+Moosavi-Dezfooli, Fawzi & Frossard, DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks, 2015,
+section 3 (algorithm 2).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int
+from optax.projections import projection_box
+
+from vizsynth.chunks import check_count, each
+from vizsynth.entry import entry, is_concrete
+from vizsynth.synthesis.adversarial import (
+    check_attack,
+    class_count,
+    l2_norm,
+    logits_of,
+    reached,
+    times,
+    where,
+)
+from vizsynth.types import Images, Labels, Logits, Network
+
+
+def check_deepfool(
+    net: Any, images: Array, *, steps: int, candidates: int, overshoot: Any, batch_size: int
+) -> None:
+    """Raise if the attack cannot be made."""
+    check_count(steps, "steps")
+    check_count(batch_size, "batch_size")
+    check_count(candidates, "candidates")
+    if candidates < 2:
+        raise ValueError("candidates must be at least 2, the label and another class, not 1")
+    check_attack(images, {})
+    if is_concrete(overshoot) and not np.all(np.asarray(overshoot) >= 0):
+        raise ValueError(f"overshoot must not be negative, not {overshoot}; the paper's is 0.02")
+    if candidates > (classes := class_count(net, images)):
+        raise ValueError(
+            f"candidates must be at most the network's {classes} classes, not {candidates}; "
+            f"give candidates={classes}"
+        )
+
+
+def _check(labels: Array, **given: Any) -> None:
+    check_deepfool(**given)
+
+
+class _State(NamedTuple):
+    step: Int[Array, ""]
+    x: Images
+    moved: Images
+    """r̂, the sum of the steps."""
+    fooled: Bool[Array, " n"]
+
+
+def _candidates(logits: Logits, labels: Labels, count: int) -> Int[Array, "n k"]:
+    """Return each image's label, then the other classes with the largest logits."""
+    mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    others = lax.top_k(jnp.where(mine, -jnp.inf, logits), count - 1)[1]
+    return jnp.concatenate([labels[:, None].astype(others.dtype), others], axis=1)
+
+
+def nearest_fooling(
+    net: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    steps: int,
+    candidates: int,
+    overshoot: float | Array,
+    batch_size: int,
+) -> tuple[Images, Bool[Array, " n"]]:
+    """Return the images moved until they are not given their labels, and whether they are not."""
+    f = partial(logits_of, net)
+    logits = f(images)
+    # Fixed at the images: the classes to compare with.
+    classes = _candidates(logits, labels, candidates)
+    reach = 1 + jnp.asarray(overshoot, images.dtype)
+
+    def smallest_step(x: Images) -> Images:
+        logits, pull = jax.vjp(f, x)
+
+        def gradient(k: Int[Array, " n"]) -> Images:
+            return pull(jax.nn.one_hot(k, logits.shape[-1], dtype=logits.dtype))[0]
+
+        gradients = each(gradient, classes.T, batch_size)
+        values = jnp.take_along_axis(logits, classes, axis=1).T.astype(x.dtype)
+        w = gradients[1:] - gradients[:1]
+        distance = jnp.abs(values[1:] - values[:1])
+        norm = jax.vmap(jax.vmap(l2_norm))(w)
+        usable = norm > 0  # two classes may have the same gradient: their boundary is nowhere
+        safe = jnp.where(usable, norm, jnp.ones_like(norm))
+        distance = jnp.where(usable, distance / safe, jnp.inf)
+        nearest = distance.argmin(axis=0)[None]
+
+        def pick(values: Array) -> Array:
+            return jnp.take_along_axis(values, nearest, axis=0)[0]
+
+        length = pick(jnp.where(usable, distance, jnp.zeros_like(distance)) / safe)
+        return times(length, jnp.take_along_axis(w, nearest[..., None, None, None], axis=0)[0])
+
+    def step(state: _State) -> _State:
+        moved = where(state.fooled, state.moved, state.moved + smallest_step(state.x))
+        x = where(state.fooled, state.x, projection_box(images + reach * moved, 0.0, 1.0))
+        return _State(state.step + 1, x, moved, reached(f(x), labels, targeted=False))
+
+    def going_on(state: _State) -> Bool[Array, ""]:
+        return (state.step < steps) & ~state.fooled.all()
+
+    start = _State(
+        jnp.zeros((), jnp.int32), images, jnp.zeros_like(images), reached(logits, labels, targeted=False)
+    )
+    end = lax.while_loop(going_on, step, start)
+    return end.x, end.fooled
+
+
+@entry(static=("steps", "candidates", "batch_size"), check=_check)
+def deepfool(
+    net: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    steps: int = 50,
+    candidates: int = 10,
+    overshoot: float | Array = 0.02,
+    batch_size: int = 10,
+) -> Images:
+    """Return x₀ + (1 + η) Σ_i r_i, r_i = |f_l| / ‖w_l‖₂² w_l at the nearest boundary l of x_i (algorithm 2).
+
+    w_k = ∇f_k(x_i) − ∇f_y(x_i) and f_k = f_k(x_i) − f_y(x_i) for each other class k, and l is that with the
+    least |f_k| / ‖w_k‖₂. An image stops moving as soon as it is not given its label.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`: x₀.
+        labels: y: one for all images, or one an image. An image that is not given it stays as it is.
+        steps: at most how many i.
+        candidates: how many classes are compared: the label and the others with the largest logits at x₀.
+        overshoot: η, at least 0; the paper's is 0.02.
+        batch_size: how many classes' gradients are computed at once; memory grows with it.
+
+    Returns:
+        The adversarial images, in [0, 1].
+        Departures, as in the authors' program: only the best classes of x₀ are compared, and the
+        gradients are taken at x₀ + (1 + η) Σ r, clipped to [0, 1], where it is also seen whether the label
+        has changed. It, and Foolbox's `L2DeepFoolAttack`, add 1e-4 to |f_l| / ‖w_l‖ at every step; the
+        paper does not. torchattacks' `DeepFool` compares all classes (`candidates` of their number) and
+        applies 1 + η to each step from where it stands.
+
+    Raises:
+        TypeError, ValueError: images outside [0, 1] or labels that the network cannot take; steps below 1;
+            fewer than 2 candidates or more than there are classes; a negative overshoot.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.deepfool(net, images, net(images).argmax(axis=-1), steps=3, candidates=3).shape
+        (2, 64, 64, 3)
+    """
+    return nearest_fooling(
+        net,
+        images,
+        labels,
+        steps=steps,
+        candidates=candidates,
+        overshoot=overshoot,
+        batch_size=batch_size,
+    )[0]

@@ -1,0 +1,63 @@
+"""The fast gradient sign method.
+
+Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2014, section 4.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from optax.projections import projection_box
+
+from vizsynth.entry import entry
+from vizsynth.synthesis.adversarial import (
+    Radius,
+    check_attack,
+    expected_gradient,
+    linf_ball,
+    one_an_image,
+    times,
+)
+from vizsynth.types import Images, Labels, Network
+
+
+def _check(images: Array, epsilon: Any, **_: Any) -> None:
+    check_attack(images, {"epsilon": epsilon}, ball=linf_ball)
+
+
+@entry(static=("targeted",), check=_check)
+def fgsm(
+    net: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    epsilon: Radius,
+    targeted: bool = False,
+) -> Images:
+    """Return x + ε sign(∇_x J(θ, x, y)), J the cross entropy (section 4), clipped to [0, 1].
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
+        labels: y: one for all images, or one an image.
+        epsilon: ε > 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
+        targeted: the labels are those to reach: x − ε sign(∇_x J).
+
+    Returns:
+        The adversarial images, in [0, 1]. torchattacks' and Foolbox's are the same; Foolbox refuses a
+        target. For an expectation over transformations use `vizsynth.bim` with one step of size ε.
+
+    Raises:
+        TypeError, ValueError: images outside [0, 1] or labels that the network cannot take; epsilon not in
+            (0, 1].
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.fgsm(net, images, 281, epsilon=8 / 255).shape
+        (2, 64, 64, 3)
+    """
+    g = expected_gradient(net, labels, targeted=targeted)
+    direction = jnp.sign(g(images, jnp.zeros((), int)))
+    return projection_box(images + times(one_an_image(epsilon, images), direction), 0.0, 1.0)
