@@ -100,10 +100,12 @@ def run(
             value, grad = jax.value_and_grad(loss)(state.params)
         else:
             value, grad = _value_and_grad(loss, state)
-        updates, memory = optimizer.update(
-            grad, state.memory, state.params, value=value, grad=grad, value_fn=loss
-        )
-        params = optax.apply_updates(state.params, updates)
+        # optax mixes integers and floats; that is its own affair.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, memory = optimizer.update(
+                grad, state.memory, state.params, value=value, grad=grad, value_fn=loss
+            )
+            params = optax.apply_updates(state.params, updates)
         good = _finite((value, grad, params))
         after = State(params, memory, state.key, state.step + 1)
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), _raw(after), _raw(state))
@@ -267,9 +269,7 @@ def check_origin(folder: str | Path, origin: Mapping[str, Any] | None) -> None:
     try:
         written = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise ValueError(
-            f"{folder} holds a run that does not say what it is; begin in another folder"
-        ) from None
+        raise ValueError(f"{folder} does not say what run it holds; begin in another folder") from None
     if written.get("origin") != _digest(origin):
         theirs, ours = written.get("settings") or {}, json.loads(json.dumps(origin or {}, default=str))
         other = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))

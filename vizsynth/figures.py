@@ -179,6 +179,30 @@ def overlay(
     return np.clip((1 - weight) * picture + weight * colors, 0, 1)
 
 
+def stretch(
+    image: ArrayLike, *, center: ArrayLike = (0.485, 0.456, 0.406), percentile: float = 99.5
+) -> Picture:
+    """Show how an image departs from a colour: grey there, black and white at the largest departures.
+
+    Pictures that an optimization keeps near the mean colour are nothing to see as they are.
+
+    Args:
+        image: `[h, w, 3]` in [0, 1].
+        center: the colour that becomes grey, by default ImageNet's mean.
+        percentile: of the absolute departures, the one that becomes black or white.
+
+    Raises:
+        ValueError: as `as_picture`.
+
+    >>> import numpy as np
+    >>> stretch(np.full((2, 2, 3), 0.5), center=0.5)[0, 0].tolist()
+    [0.5, 0.5, 0.5]
+    """
+    away = as_picture(image) - np.asarray(center, np.float32)
+    largest = np.percentile(np.abs(away), percentile)
+    return np.clip(0.5 + 0.5 * away / (largest if largest > 0 else 1), 0, 1).astype(np.float32)
+
+
 def shared_range(heatmaps: Iterable[ArrayLike]) -> tuple[float, float]:
     """Return `(low, high)` that show several unsigned maps on one scale: 0 and their largest value.
 

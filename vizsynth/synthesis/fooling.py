@@ -1,0 +1,120 @@
+"""Fooling images: a photo is changed, hardly to be seen, until the network says another class.
+
+Szegedy et al., Intriguing properties of neural networks, 2013, section 4, found that it can be done; the recipe
+is the one taught since: ascend the other class's logit, in steps of one length, until that class is the first.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from vizsynth.chunks import check_count
+from vizsynth.entry import entry, is_concrete
+from vizsynth.taps import run
+from vizsynth.types import Images, Labels, Network, Synthesis
+
+
+class Fooled(NamedTuple):
+    """Where the fooling of images stands."""
+
+    original: Images
+    images: Images
+    step: Int[Array, " n"]
+    """How many steps were taken: the number that was needed where it is fooled."""
+    fooled: Bool[Array, " n"]
+
+
+def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_: Any) -> None:
+    check_count(steps, "steps")
+    if is_concrete(step_size) and not (np.asarray(step_size) > 0).all():
+        raise ValueError(f"step_size must be above 0, not {step_size}")
+
+
+def _logits(net: Network, images: Images) -> Array:
+    return run(net, images, ("logits",))[1]["logits"]
+
+
+@entry(static=("steps",), check=_check)
+def fool(
+    net: Network,
+    images: Images,
+    labels: Labels | Any,
+    *,
+    steps: int = 100,
+    step_size: float | Array = 0.5,
+    margin: float | Array = 0.0,
+    state: Fooled | None = None,
+) -> Synthesis:
+    """Take steps x ← clip(x + η g / ‖g‖₂), g = ∂S_t / ∂x, until class t is first.
+
+    Each image stops by itself when it is fooled; what is past its last step costs nothing to the result.
+
+    Args:
+        net: a network.
+        images: float RGB in [0, 1], `[n, h, w, 3]`.
+        labels: t, the class that each image shall be taken for: one for all, or one an image.
+        steps: at most so many.
+        step_size: η, the Euclidean length of a step, all pixels together, on pixels of 0..1.
+        margin: by how much the logit of t must exceed all others.
+        state: of an earlier result, to go on from.
+
+    Returns:
+        The images `[n, h, w, 3]`, the logit of t at the beginning of each step (that of the last step from
+        there on), and the state: `state.fooled`, and `state.step`, how many steps each image took. An image
+        that is of class t to begin with is returned as it is.
+
+    Raises:
+        TypeError, ValueError: images or labels that the network cannot take; a step of no length.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.fool(net, images, [3, 7], steps=2).images.shape
+        (2, 64, 64, 3)
+    """
+    classes = _classes(net, images)
+    n = images.shape[0]
+    labels = jnp.broadcast_to(labels, (n,))
+    is_label = jnp.arange(classes)[None, :] == labels[:, None]
+
+    def score(x: Images) -> tuple[Array, tuple[Float[Array, " n"], Bool[Array, " n"]]]:
+        logits = _logits(net, x)
+        wanted = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+        others = jnp.where(is_label, jnp.asarray(-jnp.inf, logits.dtype), logits).max(axis=1)
+        reached = wanted > others + jnp.asarray(margin, logits.dtype)
+        return wanted.sum(), (wanted, reached)
+
+    def step(state: Fooled, _: None) -> tuple[Fooled, Float[Array, " n"]]:
+        g, (wanted, reached) = jax.grad(score, has_aux=True)(state.images)
+        fooled = state.fooled | reached
+        norm = jnp.sqrt((g * g).sum(axis=(1, 2, 3), keepdims=True))
+        stride = jnp.asarray(step_size, g.dtype) * g / jnp.where(norm > 0, norm, jnp.ones_like(norm))
+        moved = jnp.clip(state.images + stride, 0, 1)
+        go = jnp.logical_not(fooled)
+        after = jnp.where(go[:, None, None, None], moved, state.images)
+        return Fooled(state.original, after, state.step + go.astype(jnp.int32), fooled), wanted
+
+    if state is None:
+        state = Fooled(images, images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+    state, trace = jax.lax.scan(step, state, None, length=steps)
+    # The last step has not been looked at yet.
+    state = state._replace(fooled=state.fooled | score(state.images)[1][1])
+    return Synthesis(state.images, trace.T, state)
+
+
+def _classes(net: Any, images: Any) -> int:
+    return jax.eval_shape(_logits, net, images).shape[-1]
+
+
+def magnified(before: Images, after: Images, *, factor: float = 10.0) -> Images:
+    """Return ½ + factor (x' − x), the perturbation made visible: grey is no change.
+
+    >>> import jax.numpy as jnp
+    >>> float(magnified(jnp.zeros((1, 1, 1, 3)), jnp.full((1, 1, 1, 3), 0.02))[0, 0, 0, 0])
+    0.7...
+    """
+    return jnp.clip(0.5 + factor * (after - before), 0, 1)
