@@ -8,7 +8,7 @@ added to it (the detail) is enlarged and laid over the next.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from vizsynth.taps import evaluate, features, run
 from vizsynth.types import Activations, Images, Keys, Network, Synthesis, Target
 
 Number = float | Float[Array, ""]
+Guides = Float[Array, "m h2 w2 3"]
 Size = tuple[int, int]
 _AT_ONCE = 1024  # positions whose products with all of a guide's are in memory at one time
 
@@ -89,6 +90,8 @@ def octave_sizes(size: Size, octaves: int, octave_scale: float) -> tuple[Size, .
 def interpolate(images: Pixels, size: Size) -> Float[Array, "*batch h2 w2 c"]:
     """Resize linearly, corner pixels to corner pixels, without smoothing: SciPy's `zoom(order=1)`.
 
+    At sizes where rounding takes SciPy past the last pixel, it gives zeros there; here it is the last pixel.
+
     >>> interpolate(jnp.asarray([0.0, 2.0]).reshape(1, 2, 1), (1, 3))[0, :, 0].tolist()
     [0.0, 1.0, 2.0]
     """
@@ -106,7 +109,7 @@ def interpolate(images: Pixels, size: Size) -> Float[Array, "*batch h2 w2 c"]:
     return images
 
 
-def _objective(net: Network, target: Any, layer: str | None, guide: Images | None) -> Any:
+def _objective(net: Network, target: Any, layer: str | None, guide: Guides | None) -> Any:
     if layer is None:
         return target
     return LayerNorm(layer) if guide is None else Guided(layer, features(net, guide, (layer,))[layer])
@@ -136,8 +139,8 @@ def _check_octaves(net: Any, images: Any, target: Any, octaves: int, octave_scal
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{octaves} octaves make {h}x{w} pixels too small for this network: of {size[0]}x{size[1]} "
-                f"it says: {error}. {fit} octave{'s fit' if fit > 1 else ' fits'}: give octaves={fit}, larger "
-                "images, or an octave_scale nearer to 1"
+                f"it says: {error}. {fit} octave{'s' if fit > 1 else ''} would fit: give octaves={fit}, "
+                "larger images, or an octave_scale nearer to 1"
             ) from None
 
 
@@ -227,7 +230,7 @@ def deepdream(
     *,
     key: Keys | None = None,
     layer: str | None = None,
-    guide: Images | None = None,
+    guide: Guides | None = None,
     octaves: int = 4,
     octave_scale: float = 1.4,
     steps: int = 10,
@@ -288,7 +291,7 @@ def deepdream(
         bases.insert(0, interpolate(bases[0], size))
     if state is None:
         none = jnp.zeros((n,), jnp.int32)
-        state = Dream(jnp.zeros_like(images), none, none, keys_for(key, n))
+        state = Dream(jnp.zeros_like(images), none, none, keys_for(cast(Keys, key), n))
     canvas, octave, step, keys = state
     take = octaves * steps if take is None else take
     start, end = step, jnp.minimum(step + take, octaves * steps)
@@ -352,7 +355,7 @@ def deepdream_zoom(
     zoom: Number = 0.05,
     done: int = 0,
     layer: str | None = None,
-    guide: Images | None = None,
+    guide: Guides | None = None,
     octaves: int = 4,
     octave_scale: float = 1.4,
     steps: int = 10,
