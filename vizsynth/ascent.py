@@ -183,9 +183,9 @@ def chunks(
         reached = _steps_of(result.state)
         if folder is not None:
             save(folder, result.state, origin)
-        if reached < done + count or not np.isfinite(np.asarray(result.trace)).all():
+        if not np.isfinite(np.asarray(result.trace)).all():
             raise Diverged(reached, _cause(result), result)
-        state, done = result.state, reached
+        state, done = result.state, done + count
         yield result
 
 

@@ -153,7 +153,7 @@ def test_divergence_stops_a_run_and_keeps_the_last_good_picture(tmp_path):
     run = partial(take, objective=cliff, optimizer=SGD)
     chunks = ascent.chunks(run, steps=20, every=3, folder=tmp_path, origin={})
     assert np.isfinite(next(chunks).images).all()
-    with pytest.raises(ascent.Diverged, match="step 4 .* smaller learning rate") as caught:
+    with pytest.raises(ascent.Diverged, match=r"step 4 .* smaller learning rate") as caught:
         next(chunks)
     assert caught.value.step == 4
     np.testing.assert_allclose(caught.value.last.images, 0.4, atol=1e-6)

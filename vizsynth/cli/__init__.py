@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 
 from vizsynth.cli.cache import use_cache
 
-COMMANDS = ("convert", "evaluate", "explain", "networks")
+COMMANDS = ("convert", "dream", "evaluate", "explain", "fool", "invert", "networks", "visualize")
 
 EPILOG = """\b
 Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so

@@ -1,6 +1,5 @@
 """`vizsynth explain`: what a network sees in a photo, and where."""
 
-import hashlib
 import json
 import textwrap
 import warnings
@@ -14,13 +13,13 @@ from vizsynth.cli import common
 from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS, Method, parse_methods
 from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.photos import digest, read_photo
 
 SHEET = "sheet.png"
 LARGEST = 1024  # pixels: the longer side of the pictures that are written
 SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
 COLUMNS = 5  # of the sheet
 COMPARED = 6  # from so many methods on, the sheet has a row for each, on one scale
-LONGEST = 8  # how many times longer than wide a photo may be
 
 EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
 
@@ -70,8 +69,7 @@ def command(
     common.need_extra("matplotlib")
     net = common.load_network(network, weights)
     common.need_classes(net, network)
-    _check_shape(photo, read_image(photo, 32).shape[:2])  # small, however long the photo is
-    image = np.asarray(read_image(photo, size or min(common.input_size(net))))
+    image = read_photo(photo, size or min(common.input_size(net)))
     picture = np.asarray(read_image(photo, _shown_side(photo)))
     if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
         layer = common.pick_layer(net, layer)
@@ -82,7 +80,7 @@ def command(
         methods = [m for m in methods if not m.pooled]
     label = None if target == "top" else common.pick_class(net, target)
 
-    origin = {"command": "explain", "photo": {"name": photo.name, "sha256": _digest(photo)}}
+    origin = {"command": "explain", "photo": {"name": photo.name, "sha256": digest(photo)}}
     folder = OutputFolder(out or Path("out") / photo.stem, origin, overwrite=overwrite)
     folder.check([*(file for m in methods for file in _files(m)), SHEET], inputs=[photo])
 
@@ -144,17 +142,6 @@ def _probabilities(net: Any, image: np.ndarray) -> np.ndarray:
 
     softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
     return np.asarray(softmax(net, image[None])[0], np.float64)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _check_shape(photo: Path, size: tuple[int, ...]) -> None:
-    if max(size) > LONGEST * min(size):
-        raise common.BadInput(
-            f"{photo} is more than {LONGEST} times as long as it is wide; cut out the part to explain"
-        )
 
 
 def _shown_side(photo: Path) -> int | None:

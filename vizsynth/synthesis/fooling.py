@@ -1,7 +1,7 @@
 """Fooling images: a photo is changed, hardly to be seen, until the network says another class.
 
-Szegedy et al., Intriguing properties of neural networks, 2013, section 4, found that it can be done; the recipe
-is the one taught since: ascend the other class's logit, in steps of one length, until that class is the first.
+Szegedy et al., Intriguing properties of neural networks, 2013, section 4, found that it can be done; the
+recipe is the one taught since: ascend the other class's logit, in steps of one length, until it is first.
 """
 
 from typing import Any, NamedTuple

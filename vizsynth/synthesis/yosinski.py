@@ -1,8 +1,9 @@
 """Class visualization with better regularizers.
 
-Yosinski, Clune, Nguyen, Fuchs & Lipson, Understanding Neural Networks Through Deep Visualization, 2015, section
-3: x ← r_θ(x + η ∂S/∂x), where r_θ decays, blurs, and sets to the mean colour the pixels of small norm and of
-small contribution. Each is a transformation of `vizsynth.updates`; the paper's table 1 names four settings.
+Yosinski, Clune, Nguyen, Fuchs & Lipson, Understanding Neural Networks Through Deep Visualization, 2015,
+section 3: x ← r_θ(x + η ∂S/∂x), where r_θ decays, blurs, and sets to the mean colour the pixels of small
+norm and of small contribution. Each is a transformation of `vizsynth.updates`; the paper's table 1 names
+four settings.
 """
 
 from dataclasses import dataclass
@@ -148,8 +149,9 @@ def visualize_regularized(
 
     Returns:
         The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. They lie close
-        to the mean colour: `vizsynth.figures.stretch` shows them as the paper does. Departures: the authors' code cuts pixels to their range at the beginning of a step, here it is at its end; their
-        steps of η on pixels of 0..255 are steps of η / 255² on ours.
+        to the mean colour: `vizsynth.figures.stretch` shows them as the paper does. Departures: the authors'
+        code cuts pixels to their range at the beginning of a step, here it is at its end; their steps of η on
+        pixels of 0..255 are steps of η / 255² on ours.
 
     Raises:
         TypeError, ValueError: a target that the network does not have; pictures too small for it; no key.

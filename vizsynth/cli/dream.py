@@ -1,0 +1,185 @@
+"""`vizsynth dream`: a network exaggerates what it sees in a photo."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from vizsynth.cli import common, making
+from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.photos import digest, read_photo
+
+DREAM, SHEET = "dream.png", "sheet.png"
+USUAL = {"SqueezeNet": "fire7", "VGG": "relu4_3", "ResNet": "layer3.0", "AlexNet": "relu4"}
+
+
+@click.command("dream")
+@click.argument("photo", type=click.Path(path_type=Path))
+@common.network
+@common.weights
+@click.option(
+    "--layer", "-l", "layers", multiple=True, metavar="NAME", help="What is amplified; may be repeated."
+)
+@click.option("--guide", type=click.Path(path_type=Path), metavar="PHOTO", help="A photo to dream of.")
+@click.option("--octaves", type=click.IntRange(1, 20), default=4, help="How many sizes [4].")
+@click.option(
+    "--octave-scale", type=click.FloatRange(1, 4, min_open=True), default=1.4,
+    help="How much larger each is than the one before [1.4].",
+)  # fmt: skip
+@making.steps(10, "On each octave")
+@click.option("--jitter", type=click.IntRange(0), default=32, help="Up to so many pixels [32].")
+@click.option(
+    "--frames",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Dream on, zooming in: an animation of N frames.",
+)
+@click.option(
+    "--zoom", type=click.FloatRange(0, 1, max_open=True), default=0.05, help="How far, a frame [0.05]."
+)
+@click.option(
+    "--size", type=click.IntRange(33, 4096), default=384, metavar="PIXELS",
+    help="The shorter side of the picture [384].",
+)  # fmt: skip
+@making.every
+@making.resume
+@common.seed
+@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-dream]")
+@common.overwrite
+@common.as_json
+@common.quiet
+def command(
+    photo: Path,
+    network: str,
+    weights: str | None,
+    layers: tuple[str, ...],
+    guide: Path | None,
+    octaves: int,
+    octave_scale: float,
+    steps: int,
+    jitter: int,
+    frames: int | None,
+    zoom: float,
+    size: int,
+    every: int | None,
+    resume: bool,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Let a network exaggerate what it sees in PHOTO.
+
+    Writes the dream, photo and dream side by side, and numbers.json into DIR;
+    with --frames also zoom.webp, each frame the dream of the one before.
+    """
+    import jax
+
+    import vizsynth
+    from vizsynth.figures import sheet
+
+    net = common.load_network(network, weights)
+    chosen = [common.pick_layer(net, name) for name in layers] or [_usual_layer(net)]
+    if guide is not None and len(chosen) > 1:
+        raise common.BadInput("a guide is compared at one layer; give --layer once")
+    if frames is not None and (resume or every):
+        raise common.BadInput(
+            "--frames keeps each of its frames, and goes on by itself: leave out --every, --resume"
+        )
+    image = read_photo(photo, size)
+    options: dict[str, Any] = {
+        "octaves": octaves,
+        "octave_scale": octave_scale,
+        "steps": steps,
+        "jitter": jitter,
+    }
+    if guide is not None:
+        options |= {"layer": chosen[0], "guide": read_photo(guide, min(common.input_size(net)))[None]}
+    elif len(chosen) == 1:
+        options["layer"] = chosen[0]
+    else:
+        from vizsynth.scores import LayerNorm
+
+        target = LayerNorm(chosen[0])
+        for name in chosen[1:]:
+            target = target + LayerNorm(name)
+        options["target"] = target
+    origin = {
+        "command": "dream", "photo": {"name": photo.name, "sha256": digest(photo)}, "network": network,
+        "weights": weights, "layers": chosen, "guide": None if guide is None else digest(guide),
+        "octaves": octaves, "octave_scale": octave_scale, "steps_an_octave": steps, "jitter": jitter,
+        "size": size, "seed": seed, "zoomed": None if frames is None else zoom,
+    }  # fmt: skip
+    folder = OutputFolder(out or Path("out") / f"{photo.stem}-dream", origin, overwrite=overwrite or resume)
+    making.check_state(folder.path, resume=resume, overwrite=overwrite)
+    folder.check([DREAM, SHEET], inputs=[photo])
+    key = jax.random.key(seed)
+
+    kept: list[str] = []
+    if frames is not None:
+        film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, zoom=zoom, **options)
+        made, kept = _film(film, folder.path, frames, photo.name, quiet)
+    else:
+        made = making.make(
+            lambda state, count: vizsynth.deepdream(
+                net, image[None], key=key, state=state, take=count, **options
+            ),
+            what=f"{photo.name} at {', '.join(chosen)}",
+            steps=octaves * steps,
+            every=every if every is not None else None,
+            folder=folder.path,
+            origin=origin,
+            resume=resume,
+            quiet=quiet,
+        )
+    dreamt = made.images[0]
+    numbers = {
+        "steps": made.steps,
+        "finished": made.stopped is None,
+        "objective": making.objective_summary(made.trace),
+        "height": dreamt.shape[0],
+        "width": dreamt.shape[1],
+        "frames": made.frames + kept,
+        "versions": common.versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    title = f"{network}, {', '.join(chosen)}, {octaves} octaves of {steps} steps"
+    files = folder.write({DREAM: dreamt, SHEET: sheet([[image, dreamt]], title=title)}, numbers)
+    if as_json:
+        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+    else:
+        click.echo(f"wrote into {folder.path}: {', '.join([*files, *kept])}")
+    making.finish(folder.path, [made])
+
+
+def _film(film: Any, folder: Path, count: int, what: str, quiet: bool) -> tuple[making.Made, list[str]]:
+    """Write the frames as they come, and all of them as an animation; what there is when interrupted."""
+    from vizsynth.files import read_image, write_animation, write_image
+
+    names: list[str] = []
+    stopped, frame = None, None
+    try:
+        with making.bar(what, count, quiet, unit="frames") as advance:
+            for found in film:
+                frame = np.asarray(found)
+                names.append(f"{making.FRAMES}/{len(names):04d}.png")
+                write_image(folder / names[-1], frame[0])
+                advance(len(names), np.zeros((1, 0)))
+    except KeyboardInterrupt:
+        if frame is None:
+            raise
+        stopped = f"interrupted at frame {len(names)} of {count}"
+    if frame is None:
+        raise click.ClickException("the run gave no frame")
+    write_animation(folder / "zoom.webp", (np.asarray(read_image(folder / name)) for name in names))
+    made = making.Made(frame, np.zeros((1, 0)), len(names), None, names, stopped)
+    return made, ["zoom.webp"]
+
+
+def _usual_layer(net: Any) -> str:
+    """Return the layer that is dreamt of when none is named: parts of things, for most networks."""
+    name = USUAL.get(type(net).__name__)
+    return name if name in net.layers else common.usual_layer(net)

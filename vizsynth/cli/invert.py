@@ -1,0 +1,138 @@
+"""`vizsynth invert`: what each layer still knows of a photo."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vizsynth.cli import common, making
+from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.photos import digest, read_photo
+
+SHEET = "sheet.png"
+USUAL = {
+    "SqueezeNet": ("relu1", "fire3", "fire5", "fire7", "fire9"),
+    "VGG": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+    "AlexNet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
+    "ResNet": ("stem", "layer1.0", "layer2.0", "layer3.0", "layer4.0"),
+}
+
+
+@click.command("invert")
+@click.argument("photo", type=click.Path(path_type=Path))
+@common.network
+@common.weights
+@click.option(
+    "--layer", "-l", "layers", multiple=True, metavar="NAME", help="Of this layer; may be repeated."
+)
+@making.steps(200, "On each layer")
+@click.option(
+    "--tv", type=click.FloatRange(0), default=1.0, metavar="WEIGHT",
+    help="How smooth the picture is to be: the weight of its total variation [1].",
+)  # fmt: skip
+@common.size
+@making.every
+@making.resume
+@common.seed
+@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-inverted]")
+@common.overwrite
+@common.as_json
+@common.quiet
+def command(
+    photo: Path,
+    network: str,
+    weights: str | None,
+    layers: tuple[str, ...],
+    steps: int,
+    tv: float,
+    size: int | None,
+    every: int | None,
+    resume: bool,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find pictures whose features, at each layer, are those of PHOTO.
+
+    What a layer has forgotten, its picture lacks. Writes a picture for each
+    layer, a strip of them and numbers.json (with the errors) into DIR.
+    """
+    import jax
+
+    import vizsynth
+    from vizsynth.figures import sheet
+    from vizsynth.synthesis.inversion import normalized_error
+
+    net = common.load_network(network, weights)
+    chosen = [common.pick_layer(net, name) for name in layers] or _usual_layers(net)
+    image = read_photo(photo, size or min(common.input_size(net)))
+    files = [f"{i + 1}-{name.replace('/', '-')}.png" for i, name in enumerate(chosen)]
+    origin = {
+        "command": "invert", "photo": {"name": photo.name, "sha256": digest(photo)}, "network": network,
+        "weights": weights, "layers": chosen, "tv": tv, "size": size, "seed": seed,
+    }  # fmt: skip
+    folder = OutputFolder(
+        out or Path("out") / f"{photo.stem}-inverted", origin, overwrite=overwrite or resume
+    )
+    making.check_state(folder.path, resume=resume, overwrite=overwrite)
+    folder.check([*files, SHEET], inputs=[photo])
+    key = jax.random.key(seed)
+
+    made: list[making.Made] = []
+    for name in chosen:
+
+        def take(state: Any, count: int, name: str = name) -> Any:
+            return vizsynth.invert(net, image[None], name, key=key, steps=count, tv_weight=tv, state=state)
+
+        made.append(
+            making.make(
+                take,
+                what=f"{photo.name} at {name}",
+                steps=steps,
+                every=every,
+                folder=folder.path,
+                origin=origin,
+                resume=resume,
+                quiet=quiet,
+                name=name.replace("/", "-"),
+            )
+        )
+        if made[-1].stopped is not None:
+            break
+    done = chosen[: len(made)]
+    errors = {
+        name: float(normalized_error(net, one.images, of=image[None], layer=name)[0])
+        for name, one in zip(done, made, strict=True)
+    }
+    numbers = {
+        "errors": errors,
+        "steps": {name: one.steps for name, one in zip(done, made, strict=True)},
+        "finished": len(made) == len(chosen) and made[-1].stopped is None,
+        "frames": [frame for one in made for frame in one.frames],
+        "versions": common.versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    pictures: dict[str, Any] = {f: one.images[0] for f, one in zip(files, made, strict=False)}
+    labels = [photo.stem, *(f"{name}: {errors[name]:.3f}" for name in done)]
+    pictures[SHEET] = sheet(
+        [[image, *(one.images[0] for one in made)]],
+        column_labels=labels,
+        title=f"{network}: the photo, and what each layer knows of it (normalized error)",
+    )
+    written = folder.write(pictures, numbers)
+    if as_json:
+        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": written}, indent=2))
+    else:
+        for name in done:
+            click.echo(f"{name:12} error {errors[name]:.4f}")
+        click.echo(f"\nwrote into {folder.path}: {', '.join(written)}")
+    making.finish(folder.path, made)
+
+
+def _usual_layers(net: Any) -> list[str]:
+    """Return the layers that are inverted when none is named."""
+    names = [name for name in USUAL.get(type(net).__name__, ()) if name in net.layers]
+    return names or [name for name in net.layers if name.startswith("relu")] or [common.usual_layer(net)]
