@@ -1,14 +1,15 @@
 """The peers as they are published, in one process with ours.
 
-`install_peers.sh` installs them. Two of them name torchvision as a dependency, and import it when they
-are imported, but use it only for what is not looked at here: pytorch-grad-cam for its transforms of
-pictures, for a resize in SESS and in targets for detection boxes; Zennit for the classes of the
-blocks that its ResNet canonizers exchange. torchvision's wheels on PyPI are made for PyTorch with CUDA, so
-where it is absent modules of its name stand in while a peer is imported: they hold the imported names, and
-do nothing.
+`install_peers.sh` installs them. Some of them import packages that they use only for what is not looked at
+here. torchvision: pytorch-grad-cam for its transforms of pictures, for a resize in SESS and in targets for
+detection boxes; Zennit for the classes of the blocks that its ResNet canonizers exchange. Its wheels on PyPI
+are made for PyTorch with CUDA. GitPython and requests: Foolbox, for its zoo of downloaded networks. So where
+one of them is absent, modules of its name stand in while a peer is imported: they hold the imported names,
+and do nothing.
 """
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -22,11 +23,15 @@ IMPORTED = {
     "torchvision.transforms.functional": ("resize",),
     "torchvision.models": (),
     "torchvision.models.resnet": ("BasicBlock", "Bottleneck"),
+    "git": ("Repo",),
+    "requests": (),
 }
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    modules = {name: ModuleType(name) for name in IMPORTED}
+    """Return a module for each that is absent."""
+    absent = [name for name in IMPORTED if find_spec(name.partition(".")[0]) is None]
+    modules = {name: ModuleType(name) for name in absent}
     for name, module in modules.items():
         for attribute in IMPORTED[name]:
             setattr(module, attribute, type(attribute, (), {}))
@@ -38,15 +43,10 @@ def _stand_ins() -> dict[str, ModuleType]:
 
 def peer(name: str) -> Any:
     """Import a peer, or skip the module that wants it."""
-    absent = False
-    try:
-        import torchvision as torchvision
-    except ImportError:
-        absent = True
-        sys.modules.update(_stand_ins())
+    stand_ins = _stand_ins()
+    sys.modules.update(stand_ins)
     try:
         return pytest.importorskip(name, reason=INSTALL)
     finally:
-        if absent:
-            for module in IMPORTED:
-                del sys.modules[module]
+        for module in stand_ins:
+            del sys.modules[module]
