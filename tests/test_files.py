@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from vizsynth.files import ImageFileError, list_images, read_image, write_image
+from vizsynth.files import ImageFileError, list_images, read_image, write_animation, write_image
 
 RED = (255, 0, 0)
 
@@ -345,3 +345,53 @@ def test_list_images_of_nothing(tmp_path):
         list_images(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="did you mean train"):
         list_images(tmp_path / "trian")
+
+
+# Animations ---------------------------------------------------------------------------
+
+
+def film(count=3, height=12, width=16):
+    return [np.full((height, width, 3), (i + 1) / (count + 1), np.float32) for i in range(count)]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".apng"])
+def test_an_animation_has_its_frames_times_and_rounds(tmp_path, suffix):
+    path = tmp_path / "new" / f"film{suffix}"
+    write_animation(path, iter(film()), seconds_per_frame=0.25)
+    with Image.open(path) as image:
+        assert image.n_frames == 3
+        assert image.size == (16, 12)
+        assert image.info["loop"] == 0
+        for i, frame in enumerate(film()):
+            image.seek(i)
+            np.testing.assert_allclose(np.asarray(image.convert("RGB")) / 255, frame, atol=0.02)
+            assert image.info["duration"] == 250
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_gif_that_does_not_loop_says_nothing_of_rounds(tmp_path):
+    write_animation(tmp_path / "once.gif", film(), loop=False)
+    with Image.open(tmp_path / "once.gif") as image:
+        assert "loop" not in image.info
+    write_animation(tmp_path / "once.webp", film(), loop=False)
+    with Image.open(tmp_path / "once.webp") as image:
+        assert image.info["loop"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "options", "says"),
+    [
+        ("a.mp4", film(), {}, "the suffix '.mp4' is none of .gif"),
+        ("a.gif", [], {}, "there is no frame"),
+        ("a.gif", [*film(1), *film(1, 5, 5)], {}, "of one size, not 5x5, 16x12"),
+        ("a.gif", film(), {"seconds_per_frame": 0.0}, "seconds_per_frame must be"),
+        ("a.gif", [np.full((4, 4, 3), np.nan)], {}, "NaN"),
+    ],
+)
+def test_a_film_that_cannot_be_written_leaves_the_old_one(tmp_path, name, frames, options, says):
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match=says):
+        write_animation(path, frames, **options)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
