@@ -113,8 +113,8 @@ class Fourier:
         """Return the parameters of a picture, but for what lies within 0.001 of black and white."""
         size = (image.shape[0], image.shape[1])
         spectrum = jnp.fft.rfft2(4 * _unsquash(image, self.decorrelated), axes=(0, 1))
-        spectrum = spectrum / _spectrum_scale(size, self.decay, image.dtype)
-        return jnp.stack([spectrum.real, spectrum.imag], axis=-1)
+        scale = _spectrum_scale(size, self.decay, image.dtype)
+        return jnp.stack([spectrum.real / scale, spectrum.imag / scale], axis=-1)
 
     def decode(self, params: Float[Array, "h f 3 2"], size: Size) -> Image:
         """Return the picture."""
@@ -268,7 +268,9 @@ class MaCo:
 
 
 def magnitude(photos: Images, size: Size) -> Float[Array, "rows f 3"]:
-    """Return the mean magnitude of the photos' spectra, their colours decorrelated: |F(x S⁻ᵀ)|.
+    """Return the mean magnitude of the photos' spectra, their colours decorrelated: |F(σ⁻¹(x) S⁻ᵀ)|.
+
+    It is that of what `MaCo.decode` puts through the sigmoid; the authors take it of the pixels themselves.
 
     >>> import jax
     >>> magnitude(jax.random.uniform(jax.random.key(0), (2, 16, 16, 3)), (8, 8)).shape

@@ -1,4 +1,4 @@
-"""Pictures of classes and of features: that they rise, do not depend on one another, and go on as they were."""
+"""Pictures of classes and of features: they rise, do not depend on one another, and go on as they were."""
 
 from functools import partial
 from typing import Any
