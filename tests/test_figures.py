@@ -258,3 +258,17 @@ def test_mistakes_are_named(call, message):
 def test_integers_other_than_bytes_are_no_picture():
     with pytest.raises(TypeError, match="float in \\[0, 1\\] or uint8, not int64"):
         figures.as_picture(np.ones((2, 2, 3), np.int64))
+
+
+def test_a_title_may_be_wider_than_the_pictures() -> None:
+    made = figures.sheet([[np.zeros((20, 20, 3))]], title="an_uncommonly_long_word")
+    assert made.shape[1] > 100
+
+
+def test_stretch_makes_the_largest_departure_black_or_white() -> None:
+    image = np.full((4, 4, 3), 0.5, np.float32)
+    image[0, 0], image[3, 3] = 0.6, 0.45
+    made = figures.stretch(image, center=0.5, percentile=100)
+    np.testing.assert_allclose(made[0, 0], 1, atol=1e-6)
+    np.testing.assert_allclose(made[3, 3], 0.25, atol=1e-6)
+    np.testing.assert_allclose(made[1, 1], 0.5)

@@ -384,7 +384,10 @@ def sheet(
     banner_height = len(banner) + gap * 2 if banner is not None else 0
     tops = _starts(heights, pad, margin + banner_height + header)
 
-    canvas = _canvas(tops[-1] + heights[-1] + margin, right + _widest(notes, gap) + margin, _PAPER)
+    end = right + _widest(notes, gap)
+    if banner is not None:  # a long word is wider than small pictures
+        end = max(end, lefts[0] + banner.shape[1])
+    canvas = _canvas(tops[-1] + heights[-1] + margin, end + margin, _PAPER)
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             if cell is not None:

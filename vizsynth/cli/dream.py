@@ -26,22 +26,18 @@ USUAL = {"SqueezeNet": "fire7", "VGG": "relu4_3", "ResNet": "layer3.0", "AlexNet
 @click.option("--octaves", type=click.IntRange(1, 20), default=4, help="How many sizes [4].")
 @click.option(
     "--octave-scale", type=click.FloatRange(1, 4, min_open=True), default=1.4,
-    help="How much larger each is than the one before [1.4].",
+    help="Between two of them [1.4].",
 )  # fmt: skip
 @making.steps(10, "On each octave")
-@click.option("--jitter", type=click.IntRange(0), default=32, help="Up to so many pixels [32].")
 @click.option(
     "--frames",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    help="Dream on, zooming in: an animation of N frames.",
-)
-@click.option(
-    "--zoom", type=click.FloatRange(0, 1, max_open=True), default=0.05, help="How far, a frame [0.05]."
+    help="Dream on, zooming in [1 picture].",
 )
 @click.option(
     "--size", type=click.IntRange(33, 4096), default=384, metavar="PIXELS",
-    help="The shorter side of the picture [384].",
+    help="Shorter side [384].",
 )  # fmt: skip
 @making.every
 @making.resume
@@ -59,9 +55,7 @@ def command(
     octaves: int,
     octave_scale: float,
     steps: int,
-    jitter: int,
     frames: int | None,
-    zoom: float,
     size: int,
     every: int | None,
     resume: bool,
@@ -94,7 +88,6 @@ def command(
         "octaves": octaves,
         "octave_scale": octave_scale,
         "steps": steps,
-        "jitter": jitter,
     }
     if guide is not None:
         options |= {"layer": chosen[0], "guide": read_photo(guide, min(common.input_size(net)))[None]}
@@ -110,8 +103,8 @@ def command(
     origin = {
         "command": "dream", "photo": {"name": photo.name, "sha256": digest(photo)}, "network": network,
         "weights": weights, "layers": chosen, "guide": None if guide is None else digest(guide),
-        "octaves": octaves, "octave_scale": octave_scale, "steps_an_octave": steps, "jitter": jitter,
-        "size": size, "seed": seed, "zoomed": None if frames is None else zoom,
+        "octaves": octaves, "octave_scale": octave_scale, "steps_an_octave": steps,
+        "size": size, "seed": seed, "zooming": frames is not None,
     }  # fmt: skip
     folder = OutputFolder(out or Path("out") / f"{photo.stem}-dream", origin, overwrite=overwrite or resume)
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
@@ -120,7 +113,7 @@ def command(
 
     kept: list[str] = []
     if frames is not None:
-        film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, zoom=zoom, **options)
+        film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, **options)
         made, kept = _film(film, folder.path, frames, photo.name, quiet)
     else:
         made = making.make(

@@ -69,7 +69,7 @@ def command(
     common.need_extra("matplotlib")
     net = common.load_network(network, weights)
     common.need_classes(net, network)
-    image = read_photo(photo, size or min(common.input_size(net)))
+    image = np.asarray(read_photo(photo, size or min(common.input_size(net))))
     picture = np.asarray(read_image(photo, _shown_side(photo)))
     if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
         layer = common.pick_layer(net, layer)

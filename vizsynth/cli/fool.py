@@ -62,6 +62,7 @@ def command(
     lost), the difference magnified, a sheet of all three and numbers.json.
     """
     import jax
+    import jax.numpy as jnp
 
     import vizsynth
     from vizsynth.figures import sheet
@@ -101,7 +102,7 @@ def command(
     # What counts is the picture that is written: eight bits a value.
     written_image = np.round(made.images[0] * 255).astype(np.float32) / 255
     after = np.asarray(softmax(net, written_image[None])[0], np.float64)
-    difference = written_image - image
+    difference = written_image - np.asarray(image)
 
     def described(p: np.ndarray, wanted: int) -> dict[str, Any]:
         return {
@@ -125,7 +126,7 @@ def command(
         "versions": common.versions(),
         "device": jax.devices()[0].device_kind,
     }
-    shown = np.asarray(vizsynth.magnified(image[None], written_image[None], factor=magnify))[0]
+    shown = np.asarray(vizsynth.magnified(image[None], jnp.asarray(written_image)[None], factor=magnify))[0]
     texts = [
         f"{common.class_name(net, was)}, p = {before[was]:.2f}",
         f"{common.class_name(net, now)}, p = {after[now]:.2f}",

@@ -61,6 +61,7 @@ def command(
     layer, a strip of them and numbers.json (with the errors) into DIR.
     """
     import jax
+    import jax.numpy as jnp
 
     import vizsynth
     from vizsynth.figures import sheet
@@ -104,7 +105,7 @@ def command(
             break
     done = chosen[: len(made)]
     errors = {
-        name: float(normalized_error(net, one.images, of=image[None], layer=name)[0])
+        name: float(normalized_error(net, jnp.asarray(one.images), of=image[None], layer=name)[0])
         for name, one in zip(done, made, strict=True)
     }
     numbers = {

@@ -127,7 +127,7 @@ def visualize_regularized(
     steps: int = 500,
     size: Size = 224,
     rate: float | Array = 1.0,
-    center: Float[Array, " 3"] | tuple[float, float, float] = MEAN_COLOR,
+    center: Any = MEAN_COLOR,
     start: Images | None = None,
     state: Any = None,
 ) -> Synthesis:
@@ -143,7 +143,7 @@ def visualize_regularized(
         size: of the pictures: a side, or (height, width).
         rate: a factor of the settings' steps, which were made for CaffeNet: a network whose logits change
             less with a pixel needs more (SqueezeNet about 10).
-        center: the mean colour, from which norms and contributions are counted.
+        center: the mean colour `(3,)`, from which norms and contributions are counted.
         start: pictures to begin with, instead of noise.
         state: of an earlier result, to go on from.
 
