@@ -12,6 +12,7 @@ from tiny import tiny
 
 from vizsynth import gradient, scores
 from vizsynth.scores import (
+    Caricature,
     Channel,
     Class,
     Direction,
@@ -20,7 +21,9 @@ from vizsynth.scores import (
     Multiple,
     Neuron,
     Sum,
+    count,
     labels_in,
+    spread,
 )
 from vizsynth.taps import evaluate
 from vizsynth.types import Score
@@ -31,6 +34,22 @@ LOGITS = RNG.normal(size=(3, 7)).astype(np.float32)
 ACTIVATIONS = {"maps": jnp.asarray(MAPS), "logits": jnp.asarray(LOGITS)}
 LOG_SOFTMAX = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
 VECTOR = RNG.normal(size=6).astype(np.float32)
+LIKE = RNG.normal(size=(4, 5, 6)).astype(np.float32)
+
+
+def favoured(a: np.ndarray, b: np.ndarray, power: float) -> float:
+    """Return ⟨a, b⟩ max(0.1, cos)^p, with the floors that keep a vector of zeros from having an angle."""
+    a, b = (np.asarray(v, np.float64).reshape(-1) for v in (a, b))
+    length = np.sqrt(a @ a + 1e-8)
+    cosine = a @ b / (length * np.sqrt(b @ b) + 1e-4)
+    return a @ b * max(0.1, cosine) ** power
+
+
+def direction(power: float) -> np.ndarray:
+    """Average over the places, one by one."""
+    places = list(np.ndindex(4, 5))
+    return np.array([np.mean([favoured(m[i, j], VECTOR, power) for i, j in places]) for m in MAPS])
+
 
 VALUES = {
     "class": (Class(2), LOGITS[:, 2]),
@@ -42,6 +61,17 @@ VALUES = {
     "channel": (Channel("maps", 4), MAPS[..., 4].mean((1, 2))),
     "channel of a vector": (Channel("logits", 4), LOGITS[:, 4]),
     "direction": (Direction("maps", VECTOR), (MAPS @ VECTOR).mean((1, 2))),
+    "direction of a cosine": (Direction("maps", VECTOR, 2.0), direction(2.0)),
+    "direction of another cosine": (Direction("maps", VECTOR, 0.5), direction(0.5)),
+    "caricature": (Caricature("maps", LIKE), np.array([favoured(m, LIKE, 1.0) for m in MAPS])),
+    "caricature of another power": (
+        Caricature("maps", LIKE, 3.0),
+        np.array([favoured(m, LIKE, 3.0) for m in MAPS]),
+    ),
+    "caricature of another size": (
+        Caricature("maps", VECTOR, 2.0),
+        np.array([favoured(m.mean((0, 1)), VECTOR, 2.0) for m in MAPS]),
+    ),
     "layer norm": (LayerNorm("maps"), (MAPS**2).sum((1, 2, 3)) / 2),
     "sum": (Class(2) + Channel("maps", 0), LOGITS[:, 2] + MAPS[..., 0].mean((1, 2))),
     "difference": (Class(2) - Class(3), LOGITS[:, 2] - LOGITS[:, 3]),
@@ -172,6 +202,59 @@ def test_the_gradient_of_a_layers_norm_is_the_layer() -> None:
     np.testing.assert_allclose(jax.grad(norm)(values), values, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("power", [1.0, 2.0, 4.0])
+def test_cosine_powers_in_double_precision(power: float) -> None:
+    double = {"maps": jnp.asarray(MAPS.astype(np.float64))}
+    found = Direction("maps", jnp.asarray(VECTOR.astype(np.float64)), power)(double)
+    np.testing.assert_allclose(found, direction(power), rtol=1e-10)
+    found = Caricature("maps", jnp.asarray(LIKE.astype(np.float64)), power)(double)
+    np.testing.assert_allclose(found, [favoured(m, LIKE, power) for m in MAPS], rtol=1e-10)
+
+
+def test_no_power_is_the_product_alone() -> None:
+    close(Direction("maps", VECTOR, 0.0)(ACTIVATIONS), Direction("maps", VECTOR)(ACTIVATIONS))
+
+
+def test_a_cosine_has_a_gradient_where_nothing_is_active() -> None:
+    for score in (Direction("maps", VECTOR, 2.0), Caricature("maps", LIKE)):
+        slope = jax.grad(lambda maps, score=score: score({"maps": maps}).sum())(jnp.zeros_like(MAPS))
+        assert np.isfinite(slope).all()
+
+
+COUNTS = {
+    "one label": (Class(3), None),
+    "labels": (Class(jnp.arange(4)), 4),
+    "one of one": (Class(jnp.asarray([3])), None),
+    "labels and a channel": (Class(jnp.arange(4)) + Channel("maps", 2), 4),
+    "factors": (jnp.arange(3.0) * Class(1), 3),
+    "neurons": (Neuron("maps", jnp.arange(2), 1, jnp.arange(2)), 2),
+    "a direction": (Direction("maps", VECTOR), None),
+    "directions": (Direction("maps", np.stack([VECTOR] * 5), 2.0), 5),
+    "powers": (Direction("maps", VECTOR, jnp.arange(1.0, 4.0)), 3),
+    "a caricature": (Caricature("maps", LIKE) - Class(jnp.arange(2)), 2),
+    "a layer": (LayerNorm("maps"), None),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_how_many_pictures_a_score_is_of(name: str) -> None:
+    score, expected = COUNTS[name]
+    assert count(score) == expected
+    n = expected or 3
+    each = spread(score, n)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(each)} <= {n}
+    values = jax.vmap(lambda score: score(ACTIVATIONS))(each) if jax.tree.leaves(each) else None
+    for i in range(n if values is not None else 0):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+        np.testing.assert_allclose(values[i], one(ACTIVATIONS), rtol=2e-5)
+
+
+def test_parts_for_different_numbers_of_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"different numbers of images: \[2, 3\]"):
+        count(Class(jnp.arange(2)) + Channel("maps", jnp.arange(3)))
+
+
 def test_every_score_says_what_it_is() -> None:
-    for name in ("Class", "LogProbability", "Neuron", "Channel", "Direction", "LayerNorm"):
+    for name in ("Class", "LogProbability", "Neuron", "Channel", "Direction", "Caricature", "LayerNorm"):
         assert getattr(scores, name).__doc__
