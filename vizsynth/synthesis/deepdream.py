@@ -199,14 +199,7 @@ def _where(condition: Array, yes: Array, no: Array) -> Array:
 def ascend(
     net: Network, x: Images, target: Any, keys: Keys, step_size: Number, jitter: int | Int[Array, ""]
 ) -> tuple[Images, Float[Array, " n"]]:
-    """Take one step: roll, x ← x + step_size g / mean|g|, unroll, clip to [0, 1]; return the objective too.
-
-    >>> import vizsynth
-    >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-    >>> x, keys = jnp.zeros((1, 64, 64, 3)), jax.random.split(jax.random.key(1), 1)
-    >>> ascend(net, x, LayerNorm("fire2"), keys, 0.1, 8)[0].shape
-    (1, 64, 64, 3)
-    """
+    """Return roll, x ← x + step_size g / mean|g|, unroll, clip to [0, 1]; and the objective before it."""
     shift = jax.vmap(lambda key: jax.random.randint(key, (2,), -jitter, jitter + 1))(keys)
     rolled = jax.vmap(lambda x, s: roll(x, (s[0], s[1])))(x, shift)
 

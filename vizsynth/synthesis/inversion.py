@@ -296,9 +296,9 @@ def invert_layers(
         >>> import jax, vizsynth
         >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
         >>> images = jax.random.uniform(jax.random.key(1), (1, 48, 48, 3))
-        >>> found = vizsynth.invert_layers(net, images, ["relu1", "fire2"], key=jax.random.key(2), steps=1)
-        >>> list(found.errors)
-        ['relu1', 'fire2']
+        >>> found = vizsynth.invert_layers(net, images, ["conv1"], key=jax.random.key(2), steps=1)
+        >>> found.results["conv1"].images.shape, found.errors["conv1"].shape
+        ((1, 48, 48, 3), (1,))
     """
     net = as_network(net)
     images = as_images(images, unit_range=getattr(net, "standardize", None) is not None)
