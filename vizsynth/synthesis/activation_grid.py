@@ -22,7 +22,7 @@ from vizsynth.transforms import standard
 from vizsynth.types import Image, Keys, Network, Synthesis
 
 
-def _maps(net: Any, image: Array, layer: str) -> Float[Array, "1 h w c"]:
+def _maps(net: Any, image: Array, layer: str) -> Float[Array, "1 ... c"]:
     return run(net, image[None], (layer,))[1][layer]
 
 

@@ -71,7 +71,7 @@ def interpolate(
     *,
     layer: str,
     count: int = 5,
-    alignment: float | Array = 0.1,
+    alignment: float | Array = 0.01,
     key: Key | None = None,
     steps: int = 256,
     size: Size = 128,
