@@ -12,8 +12,9 @@ x64 = pytest.mark.usefixtures("x64")
 
 
 @x64
-def test_an_affine_classifier_is_crossed_in_one_step() -> None:
-    """The nearest boundary l: r = |f_l − f_y| / ‖w_l − w_y‖² (w_l − w_y), and 2 % more."""
+@pytest.mark.parametrize("margin", [0.0, 1e-4])
+def test_an_affine_classifier_is_crossed_in_one_step(margin: float) -> None:
+    """The nearest boundary l: r = |f_l − f_y| / ‖w_l − w_y‖² (w_l − w_y), the margin, and 2 % more."""
     net, hand, images, x, y = subject(6, net=affine(), low=0.5)
     W, b = hand.weights["logits"]
     expected = x.copy()
@@ -24,17 +25,21 @@ def test_an_affine_classifier_is_crossed_in_one_step() -> None:
             w = W[:, k] - W[:, y[n]]
             steps.append(abs(f[k] - f[y[n]]) / (w @ w) * w)
         nearest = min(steps, key=np.linalg.norm)
+        nearest *= 1 + margin / np.linalg.norm(nearest)
         expected[n] += 1.02 * nearest.reshape(x[n].shape)
     assert expected.min() >= 0 and expected.max() <= 1, "nothing is clipped"
-    found = vizsynth.deepfool(net, images, y, candidates=5)
+    found = vizsynth.deepfool(net, images, y, candidates=5, margin=margin)
     assert_equal(found, expected)
     assert (np.asarray(net(found)).argmax(axis=1) != y).all()
-    assert_equal(vizsynth.deepfool(net, images, y, candidates=5, steps=1), expected)
+    assert_equal(vizsynth.deepfool(net, images, y, candidates=5, margin=margin, steps=1), expected)
 
 
 @x64
-@pytest.mark.parametrize(("candidates", "steps", "overshoot"), [(5, 50, 0.02), (3, 50, 0.1), (5, 2, 0.0)])
-def test_algorithm_2(candidates: int, steps: int, overshoot: float) -> None:
+@pytest.mark.parametrize(
+    ("candidates", "steps", "overshoot", "margin"),
+    [(5, 50, 0.02, 0.0), (3, 50, 0.1, 0.01), (5, 2, 0.0, 0.0), (5, 50, 0.02, 1e-4)],
+)
+def test_algorithm_2(candidates: int, steps: int, overshoot: float, margin: float) -> None:
     net, hand, images, x0, y = subject(5)
     x, r = x0.copy(), np.zeros_like(x0)
     order = np.argsort(-hand.logits(x0), axis=1)
@@ -47,13 +52,14 @@ def test_algorithm_2(candidates: int, steps: int, overshoot: float) -> None:
             distances = [abs(f[k] - f[y[n]]) / np.linalg.norm(J[k] - J[y[n]]) for k in others]
             k = others[int(np.argmin(distances))]
             w = J[k] - J[y[n]]
-            r[n] += abs(f[k] - f[y[n]]) / np.square(w).sum() * w
+            length = np.linalg.norm(w)
+            r[n] += (abs(f[k] - f[y[n]]) / length + margin) * w / length
             x[n] = np.clip(x0[n] + (1 + overshoot) * r[n], 0, 1)
             i += 1
         taken.append(i)
     if overshoot == 0.02:
         assert len(set(taken)) > 1, "all images stop together: nothing is shown"
-    options = {"candidates": candidates, "steps": steps, "overshoot": overshoot}
+    options = {"candidates": candidates, "steps": steps, "overshoot": overshoot, "margin": margin}
     assert_equal(vizsynth.deepfool(net, images, y, batch_size=2, **options), x)
 
 
@@ -91,7 +97,7 @@ def test_classes_with_the_same_gradient_have_no_boundary() -> None:
 
     images = jnp.full((1, 2, 2, 3), 0.8)
     found, fooled = nearest_fooling(
-        net, images, jnp.array([0]), steps=20, candidates=3, overshoot=0.02, batch_size=3
+        net, images, jnp.array([0]), steps=20, candidates=3, overshoot=0.02, margin=0.0, batch_size=3
     )
     assert fooled.all() and jnp.isfinite(found).all()
     np.testing.assert_allclose(found, 0.8 - 1.02 * (2 * 9.6 - 18) / 24, atol=1e-12)
@@ -107,6 +113,7 @@ def test_classes_with_the_same_gradient_have_no_boundary() -> None:
         ({"candidates": 1}, "at least 2"),
         ({"candidates": 5, "steps": 0}, "steps must be a positive integer"),
         ({"candidates": 5, "overshoot": -0.1}, "overshoot must not be negative"),
+        ({"candidates": 5, "margin": -1.0}, "margin must not be negative"),
         ({"candidates": 5, "labels": 7}, "outside the network's 5 classes"),
         ({"candidates": 5, "batch_size": 0}, "batch_size must be a positive integer"),
     ],

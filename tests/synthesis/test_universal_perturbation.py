@@ -25,7 +25,8 @@ def smallest_step(hand: Any, x: np.ndarray, y: int, steps: int, candidates: int)
             break
         w = {k: J[k] - J[y] for k in others}
         k = min(others, key=lambda k: abs(f[k] - f[y]) / np.linalg.norm(w[k]))
-        r = r + abs(f[k] - f[y]) / np.square(w[k]).sum() * w[k]
+        length = np.linalg.norm(w[k])
+        r = r + (abs(f[k] - f[y]) / length + 1e-4) * w[k] / length
         at = np.clip(x + 1.02 * r, 0, 1)
     return at - x if hand.logits(at[None])[0].argmax() != y else None
 

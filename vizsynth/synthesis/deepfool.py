@@ -29,7 +29,14 @@ from vizsynth.types import Images, Labels, Logits, Network
 
 
 def check_deepfool(
-    net: Any, images: Array, *, steps: int, candidates: int, overshoot: Any, batch_size: int
+    net: Any,
+    images: Array,
+    *,
+    steps: int,
+    candidates: int,
+    overshoot: Any,
+    margin: Any,
+    batch_size: int,
 ) -> None:
     """Raise if the attack cannot be made."""
     check_count(steps, "steps")
@@ -38,8 +45,9 @@ def check_deepfool(
     if candidates < 2:
         raise ValueError("candidates must be at least 2, the label and another class, not 1")
     check_attack(images, {})
-    if is_concrete(overshoot) and not np.all(np.asarray(overshoot) >= 0):
-        raise ValueError(f"overshoot must not be negative, not {overshoot}; the paper's is 0.02")
+    for name, value, usual in (("overshoot", overshoot, 0.02), ("margin", margin, 0)):
+        if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+            raise ValueError(f"{name} must not be negative, not {value}; the paper's is {usual}")
     if candidates > (classes := class_count(net, images)):
         raise ValueError(
             f"candidates must be at most the network's {classes} classes, not {candidates}; "
@@ -74,6 +82,7 @@ def nearest_fooling(
     steps: int,
     candidates: int,
     overshoot: float | Array,
+    margin: float | Array,
     batch_size: int,
 ) -> tuple[Images, Bool[Array, " n"]]:
     """Return the images moved until they are not given their labels, and whether they are not."""
@@ -102,7 +111,8 @@ def nearest_fooling(
         def pick(values: Array) -> Array:
             return jnp.take_along_axis(values, nearest, axis=0)[0]
 
-        length = pick(jnp.where(usable, distance, jnp.zeros_like(distance)) / safe)
+        length = distance + jnp.asarray(margin, distance.dtype)
+        length = pick(jnp.where(usable, length, jnp.zeros_like(length)) / safe)
         return times(length, jnp.take_along_axis(w, nearest[..., None, None, None], axis=0)[0])
 
     def step(state: _State) -> _State:
@@ -129,12 +139,14 @@ def deepfool(
     steps: int = 50,
     candidates: int = 10,
     overshoot: float | Array = 0.02,
+    margin: float | Array = 1e-4,
     batch_size: int = 10,
 ) -> Images:
     """Return x₀ + (1 + η) Σ_i r_i, r_i = |f_l| / ‖w_l‖₂² w_l at the nearest boundary l of x_i (algorithm 2).
 
     w_k = ∇f_k(x_i) − ∇f_y(x_i) and f_k = f_k(x_i) − f_y(x_i) for each other class k, and l is that with the
-    least |f_k| / ‖w_k‖₂. An image stops moving as soon as it is not given its label.
+    least |f_k| / ‖w_k‖₂. Each r_i is longer by a margin. An image stops moving as soon as it is not given
+    its label.
 
     Args:
         net: a network.
@@ -143,19 +155,21 @@ def deepfool(
         steps: at most how many i.
         candidates: how many classes are compared: the label and the others with the largest logits at x₀.
         overshoot: η, at least 0; the paper's is 0.02.
+        margin: what is added to the length of each r_i, at least 0, in units of intensity. The paper's is 0;
+            the authors' program adds 1e-4, without which an image that stands within rounding of a boundary
+            may never cross it.
         batch_size: how many classes' gradients are computed at once; memory grows with it.
 
     Returns:
         The adversarial images, in [0, 1].
         Departures, as in the authors' program: only the best classes of x₀ are compared, and the
         gradients are taken at x₀ + (1 + η) Σ r, clipped to [0, 1], where it is also seen whether the label
-        has changed. It, and Foolbox's `L2DeepFoolAttack`, add 1e-4 to |f_l| / ‖w_l‖ at every step; the
-        paper does not. torchattacks' `DeepFool` compares all classes (`candidates` of their number) and
-        applies 1 + η to each step from where it stands.
+        has changed. Foolbox's `L2DeepFoolAttack` is the same. torchattacks' `DeepFool` compares all classes
+        (`candidates` of their number), has no margin, and applies 1 + η to each step from where it stands.
 
     Raises:
         TypeError, ValueError: images outside [0, 1] or labels that the network cannot take; steps below 1;
-            fewer than 2 candidates or more than there are classes; a negative overshoot.
+            fewer than 2 candidates or more than there are classes; a negative overshoot or margin.
 
     Example:
         >>> import jax, vizsynth
@@ -171,5 +185,6 @@ def deepfool(
         steps=steps,
         candidates=candidates,
         overshoot=overshoot,
+        margin=margin,
         batch_size=batch_size,
     )[0]

@@ -122,6 +122,7 @@ def universal_perturbation(
     steps: int = 10,
     candidates: int = 10,
     overshoot: float | Array = 0.02,
+    margin: float | Array = 1e-4,
     key: Key | None = None,
     batch_size: int = 32,
 ) -> Image:
@@ -140,7 +141,7 @@ def universal_perturbation(
         ball: `vizsynth.linf_ball` or `vizsynth.l2_ball`.
         rate: 1 − δ, the share of images to fool; the paper's is 0.8.
         epochs: at most how often all images are gone through.
-        steps, candidates, overshoot: as for `vizsynth.deepfool`.
+        steps, candidates, overshoot, margin: as for `vizsynth.deepfool`.
         key: for the order of the images, drawn anew each time. None goes through them as they come.
         batch_size: how many images, or classes' gradients, are run at once.
 
@@ -177,6 +178,7 @@ def universal_perturbation(
             steps=steps,
             candidates=candidates,
             overshoot=overshoot,
+            margin=margin,
             batch_size=batch_size,
         )
         return jnp.where(fooled[0], ball.project(v + (further - x)[0], xi), v), order
