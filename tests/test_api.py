@@ -30,6 +30,10 @@ BY_POSITION = {
     "fuse": {"size"},
     "blurred": {"sigma"},
     "noisy_linear_imputation": {"removed"},
+    "interpolate": {"first", "second"},
+    "atlas_cells": {"activations", "layout"},
+    "whitening": {"activations"},
+    "activation_atlas": {"directions"},
 }
 
 
