@@ -50,7 +50,7 @@ def fool(
 ) -> Synthesis:
     """Take steps x ← clip(x + η g / ‖g‖₂), g = ∂S_t / ∂x, until class t is first.
 
-    Each image stops by itself when it is fooled; what is past its last step costs nothing to the result.
+    Each image stops by itself when it is fooled; once all are, what is left of the steps costs nothing.
 
     Args:
         net: a network.
@@ -88,7 +88,7 @@ def fool(
         reached = wanted > others + jnp.asarray(margin, logits.dtype)
         return wanted.sum(), (wanted, reached)
 
-    def step(state: Fooled, _: None) -> tuple[Fooled, Float[Array, " n"]]:
+    def step(state: Fooled) -> tuple[Fooled, Float[Array, " n"]]:
         g, (wanted, reached) = jax.grad(score, has_aux=True)(state.images)
         fooled = state.fooled | reached
         norm = jnp.sqrt((g * g).sum(axis=(1, 2, 3), keepdims=True))
@@ -100,10 +100,17 @@ def fool(
 
     if state is None:
         state = Fooled(images, images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
-    state, trace = jax.lax.scan(step, state, None, length=steps)
+    def unless_done(carry: tuple[Fooled, Array], _: None) -> tuple[tuple[Fooled, Array], Array]:
+        state, last = carry
+        state, wanted = jax.lax.cond(state.fooled.all(), lambda state: (state, last), step, state)
+        return (state, wanted), wanted
+
+    nothing = jnp.full((n,), jnp.nan, images.dtype)
+    (state, _), trace = jax.lax.scan(unless_done, (state, nothing), None, length=steps)
     # The last step has not been looked at yet.
-    state = state._replace(fooled=state.fooled | score(state.images)[1][1])
-    return Synthesis(state.images, trace.T, state)
+    _, (wanted, reached) = score(state.images)
+    trace = jnp.where(jnp.isnan(trace), wanted[None], trace)
+    return Synthesis(state.images, trace.T, state._replace(fooled=state.fooled | reached))
 
 
 def _classes(net: Any, images: Any) -> int:
