@@ -80,9 +80,8 @@ def main() -> None:
         pictures += list(np.asarray(made))
         before += list(probabilities(net, made, labels))
         after += list(probabilities(net, disturbed(made), labels))
-        print(
-            f"{len(pictures)} of {len(classes)}: p = {np.round(before[first:], 3)}, {np.round(after[first:], 3)}"
-        )
+        sure, still = np.round(before[first:], 3), np.round(after[first:], 3)
+        print(f"{len(pictures)} of {len(classes)}: p = {sure}, after JPEG and shift {still}", flush=True)
 
     names = [net.labels[label] for label in classes]
     tiles = [
@@ -122,7 +121,8 @@ def main() -> None:
     (chosen.out / "numbers.json").write_text(json.dumps(numbers, indent=2))
     (chosen.out / "caption.txt").write_text(
         f"Pictures of {len(classes)} classes by {chosen.network} (seed {chosen.seed}): Adam, {steps} steps "
-        "of 0.05 on a Fourier parametrization with decorrelated colours, under padding, jitter, scaling and turning. "
+        "of 0.05 on a Fourier parametrization with decorrelated colours, under padding, jitter, scaling and "
+        "turning. "
         f"Least probability {min(before):.4f}; after JPEG and a shift by {SHIFT} pixels {min(after):.4f}.\n"
     )
     print(f"least probability {min(before):.4f}, after JPEG and shift {min(after):.4f}; wrote {chosen.out}")
