@@ -73,13 +73,13 @@ def run(
     images: Sequence[Path] = (PHOTOS / "chelsea.jpg",),
     size: int | None = None,
     steps: int | None = None,
-    tv_weight: float = 1.0,
+    tv_weight: float = 0.3,
 ) -> None:
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
     side = size or (96 if quick else 224)
-    steps = steps or (10 if quick else 200)
+    steps = steps or (10 if quick else 100)
     layers = LAYERS[network]
     settings = {"steps": steps, "tv_weight": tv_weight}
     rows, labels, found = [], [], {}
@@ -114,8 +114,8 @@ def run(
     (out / "inversion.json").write_text(json.dumps(record, indent=2) + "\n")
     (out / "caption.md").write_text(
         f"Inversions (Mahendran & Vedaldi, 2014) of {', '.join(labels)} at {side}x{side} px, {network} "
-        f"({WEIGHTS[network]} weights): the pictures that Adam (learning rate 0.05) finds over a Fourier "
-        f"spectrum in {steps} steps, seed {seed}, total variation weight {tv_weight}, alpha-norm weight 1. "
+        f"({WEIGHTS[network]} weights): the pictures that L-BFGS finds over a Fourier spectrum "
+        f"in {steps} steps, seed {seed}, total variation weight {tv_weight}, alpha-norm weight 1. "
         "The numbers are the squared distance of the features over their squared norm.\n"
     )
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="+", default=(PHOTOS / "chelsea.jpg",))
     parser.add_argument("--size", type=int, help="pixels of a side")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--tv", type=float, default=1.0, help="weight of the total variation")
+    parser.add_argument("--tv", type=float, default=0.3, help="weight of the total variation")
     given = parser.parse_args()
     run(
         given.out,
