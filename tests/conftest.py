@@ -15,6 +15,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tiny programs: compiling them takes far longer than running them.
 jax.config.update("jax_disable_most_optimizations", True)
+# Programs of microseconds gain nothing from running beside the interpreter, and two workers share the cores.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
