@@ -186,6 +186,17 @@ def test_sums_of_scores_are_dreamt_of_too() -> None:
     assert bool((found.trace[:, -1] > found.trace[:, 0]).all())
 
 
+def test_under_jit_and_vmap_over_images() -> None:
+    options = {"octaves": 2, "octave_scale": 1.3, "steps": 2}
+    whole = deepdream(convolved, pictures(), layer="relu", key=KEY, **options).images
+
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        return deepdream(convolved, image[None], layer="relu", key=key, **options).images[0]
+
+    mapped = jax.jit(jax.vmap(one, (0, None)))(pictures(), KEY)
+    np.testing.assert_allclose(mapped, whole, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_the_precision_is_that_of_the_images(dtype: Any) -> None:
     images = pictures(1).astype(dtype)

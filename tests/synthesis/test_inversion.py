@@ -220,6 +220,15 @@ def test_a_step_too_long_is_said() -> None:
     assert bool(jnp.isfinite(found.images).all())
 
 
+def test_under_jit_and_vmap_over_images() -> None:
+    whole = invert(convolved, pictures(), "relu", key=KEY, steps=2, **QUICK).images
+
+    def one(image: jax.Array) -> jax.Array:
+        return invert(convolved, image[None], "relu", key=KEY, steps=2, **QUICK).images[0]
+
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(pictures()), whole, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_the_precision_is_that_of_the_images(dtype: Any) -> None:
     found = invert(convolved, pictures(1).astype(dtype), "relu", key=KEY, steps=2, **QUICK)
