@@ -113,7 +113,7 @@ def activation_grid(
         >>> net = vizsynth.load("squeezenet1_1")
         >>> photo = jax.random.uniform(jax.random.key(0), (64, 64, 3))
         >>> options = {"cells": (2, 3), "steps": 2, "size": 32}
-        >>> made = vizsynth.activation_grid(net, photo, "fire3", key=jax.random.key(1), **options)
+        >>> made = vizsynth.activation_grid(net, photo, "relu1", key=jax.random.key(1), **options)
         >>> made.images.shape
         (6, 32, 32, 3)
     """

@@ -189,8 +189,8 @@ def activation_atlas(
     Example:
         >>> import jax, vizsynth
         >>> net = vizsynth.load("squeezenet1_1")
-        >>> v = jax.random.uniform(jax.random.key(0), (3, 128))
-        >>> made = vizsynth.activation_atlas(net, v, "fire3", key=jax.random.key(1), steps=2, size=32)
+        >>> v = jax.random.uniform(jax.random.key(0), (3, 64))
+        >>> made = vizsynth.activation_atlas(net, v, "relu1", key=jax.random.key(1), steps=2, size=32)
         >>> made.images.shape
         (3, 32, 32, 3)
     """

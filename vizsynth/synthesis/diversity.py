@@ -113,8 +113,8 @@ def visualize_diverse(
         >>> import jax, vizsynth
         >>> from vizsynth.scores import Channel
         >>> net = vizsynth.load("squeezenet1_1")
-        >>> options = {"layer": "fire2", "count": 2, "steps": 2, "size": 32}
-        >>> made = vizsynth.visualize_diverse(net, Channel("fire3", 7), key=jax.random.key(0), **options)
+        >>> options = {"layer": "relu1", "count": 2, "steps": 2, "size": 32}
+        >>> made = vizsynth.visualize_diverse(net, Channel("conv1", 7), key=jax.random.key(0), **options)
         >>> made.images.shape, made.trace.shape
         ((2, 32, 32, 3), (1, 2))
     """

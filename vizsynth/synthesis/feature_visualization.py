@@ -81,7 +81,7 @@ def visualize_feature(
         >>> import jax, vizsynth
         >>> from vizsynth.scores import Channel
         >>> net = vizsynth.load("squeezenet1_1")
-        >>> target = Channel("fire3", jax.numpy.arange(2))
+        >>> target = Channel("conv1", jax.numpy.arange(2))
         >>> made = vizsynth.visualize_feature(net, target, key=jax.random.key(0), steps=2, size=32)
         >>> made.images.shape, made.trace.shape
         ((2, 32, 32, 3), (2, 2))

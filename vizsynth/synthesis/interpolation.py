@@ -115,8 +115,8 @@ def interpolate(
         >>> import jax, vizsynth
         >>> from vizsynth.scores import Channel
         >>> net = vizsynth.load("squeezenet1_1")
-        >>> a, b = Channel("fire3", 7), Channel("fire3", 8)
-        >>> options = {"layer": "fire2", "count": 3, "steps": 2, "size": 32}
+        >>> a, b = Channel("conv1", 7), Channel("conv1", 8)
+        >>> options = {"layer": "relu1", "count": 3, "steps": 2, "size": 32}
         >>> vizsynth.interpolate(net, a, b, key=jax.random.key(0), **options).images.shape
         (3, 32, 32, 3)
     """
