@@ -213,8 +213,8 @@ def invert(
         The pictures `[n, h, w, 3]` in [0, 1], the objective at each step, and the state;
         `normalized_error(net, result.images, of=images, layer=layer)` says how near their features are.
         Departures: the defaults are L-BFGS over a Fourier spectrum, which comes near in few steps (at relu1_2
-        of VGG-16 an error of 0.002 after 50, where Adam is at 0.07 after 100). Deep layers are for Adam with a
-        learning rate of 0.05 (relu5_3: 0.03 after 100 steps, L-BFGS 0.07 after 50). The paper's own are
+        of VGG-16 an error of 0.002 after 50, where Adam is at 0.07 after 100). Deep layers are for Adam with
+        a rate of 0.05 (relu5_3: 0.03 after 100 steps, L-BFGS 0.07 after 50). The paper's own are
         `parametrization=Pixels(std=0.25)`, `optimizer=paper_descent`, `learning_rate=0.00075 * h * w` and 400
         steps. The priors are means over pixels, so that their weights hold for any size; the code's, halved
         sums over ‖x₀‖², are about `alpha_weight=9` and, from shallow to deep layers, `tv_weight=2.6`, 26 and
