@@ -34,6 +34,8 @@ BY_POSITION = {
     "atlas_cells": {"activations", "layout"},
     "whitening": {"activations"},
     "activation_atlas": {"directions"},
+    "visualize_latent": {"generator"},
+    "visualize_facets": {"starts"},
 }
 
 

@@ -77,7 +77,11 @@ from vizsynth.synthesis.interpolation import interpolate as interpolate
 from vizsynth.synthesis.inversion import invert as invert
 from vizsynth.synthesis.inversion import invert_layers as invert_layers
 from vizsynth.synthesis.inversion import normalized_error as normalized_error
+from vizsynth.synthesis.latent import visualize_latent as visualize_latent
 from vizsynth.synthesis.mi_fgsm import mi_fgsm as mi_fgsm
+from vizsynth.synthesis.multifaceted import facets as facets
+from vizsynth.synthesis.multifaceted import facets_of as facets_of
+from vizsynth.synthesis.multifaceted import visualize_facets as visualize_facets
 from vizsynth.synthesis.pgd import pgd as pgd
 from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
 from vizsynth.synthesis.universal_perturbation import fooling_rate as fooling_rate
