@@ -26,10 +26,10 @@ USUAL = {
 @click.option(
     "--layer", "-l", "layers", multiple=True, metavar="NAME", help="Of this layer; may be repeated."
 )
-@making.steps(200, "On each layer")
+@making.steps(64, "On each layer")
 @click.option(
-    "--tv", type=click.FloatRange(0), default=1.0, metavar="WEIGHT",
-    help="How smooth the picture is to be: the weight of its total variation [1].",
+    "--tv", type=click.FloatRange(0), default=0.3, metavar="WEIGHT",
+    help="How smooth the picture is to be: the weight of its total variation [0.3].",
 )  # fmt: skip
 @common.size
 @making.every
