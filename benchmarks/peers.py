@@ -51,6 +51,49 @@ def torch_vgg16(net: Any) -> Any:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def torch_squeezenet(net: Any) -> Any:
+    """Return a SqueezeNet 1.1 of ours as a PyTorch module: images `[n, 3, h, w]` in [0, 1] to logits."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(2)
+
+    def convolution(layer: Any, stride: int = 1) -> nn.Conv2d:
+        kernel, bias = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        window, _, inputs, outputs = kernel.shape
+        conv = nn.Conv2d(inputs, outputs, window, stride=stride, padding=0 if stride > 1 else window // 2)
+        conv.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+        conv.bias.data = torch.from_numpy(bias.copy())  # type: ignore[union-attr]
+        return conv
+
+    class Fire(nn.Module):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.squeeze = convolution(layer.squeeze)
+            self.expand1x1, self.expand3x3 = convolution(layer.expand1x1), convolution(layer.expand3x3)
+
+        def forward(self, h: torch.Tensor) -> torch.Tensor:
+            h = self.squeeze(h).relu()
+            return torch.cat([self.expand1x1(h).relu(), self.expand3x3(h).relu()], 1)
+
+    class SqueezeNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
+            layers: list[nn.Module] = [convolution(net.conv1, stride=2), nn.ReLU()]
+            for i in range(2, 10):
+                if i in (2, 4, 6):
+                    layers.append(nn.MaxPool2d(3, 2, ceil_mode=net.config.ceil_pool))
+                layers.append(Fire(getattr(net, f"fire{i}")))
+            self.features = nn.Sequential(*layers, convolution(net.conv10), nn.ReLU())
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.features((images - self.mean) / self.std).mean((2, 3))
+
+    module = SqueezeNet().eval().requires_grad_(False)
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def torch_images(images: Any) -> Any:
     """Return our images as PyTorch's."""
     import torch
