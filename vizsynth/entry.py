@@ -82,7 +82,7 @@ def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
         given["image"] = as_image(given["image"], unit_range=standardized)
     for name in ("target", "labels"):
         if name in given and given[name] is not None:
-            n = len(given["images"]) if "images" in given else 1
+            n = _count(given)
             given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
             if name == "labels":
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
@@ -90,6 +90,13 @@ def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
         _check_key(key)
     if callable(transform := given.get("transform")):
         given["transform"] = as_pytree(transform)
+
+
+def _count(given: dict[str, Any]) -> int | None:
+    """Return how many images there are; None where they are yet to be made."""
+    if "images" in given:
+        return len(given["images"])
+    return 1 if "image" in given else None
 
 
 class _Partial(NamedTuple):
@@ -190,7 +197,9 @@ def _check_values(images: Any, unit_range: bool, name: str) -> None:
         raise ValueError(f"{name} must lie in [0, 1]; these span [{low:.4g}, {high:.4g}]; {remedy}")
 
 
-def as_score(target: Any, net: Any, n: int, images: Any = None, score: Callable[[Any], Any] = Class) -> Any:
+def as_score(
+    target: Any, net: Any, n: int | None, images: Any = None, score: Callable[[Any], Any] = Class
+) -> Any:
     """Return the target as a score: a label, or one label an image, becomes a `Class`, or `score`.
 
     Raises:
@@ -204,7 +213,7 @@ def as_score(target: Any, net: Any, n: int, images: Any = None, score: Callable[
     return target
 
 
-def _as_labels(target: Any, n: int) -> Array | np.ndarray:
+def _as_labels(target: Any, n: int | None) -> Array | np.ndarray:
     if isinstance(target, str):
         raise TypeError(
             f"a target is a label (an int), not {target!r}; "
@@ -217,7 +226,7 @@ def _as_labels(target: Any, n: int) -> Array | np.ndarray:
         labels = None
     if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"a target is one label, one label an image, or a score, not {_describe(target)}")
-    if labels.ndim > 1 or (labels.ndim == 1 and labels.shape[0] not in (1, n)):
+    if labels.ndim > 1 or (labels.ndim == 1 and n is not None and labels.shape[0] not in (1, n)):
         raise ValueError(
             f"{n} images take one label or {n} labels, not an array {labels.shape}; for several "
             "classes of the same images use jax.vmap over the labels"
