@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import vizsynth
+from experiments.deepdream import credits
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 
@@ -197,7 +198,8 @@ def run(
         f"there. Atlas (Carter et al., 2019): {len(values)} activations of random crops of {len(photos)} "
         f"photos, laid out by {layout} where the paper has UMAP, {rows}x{rows} cells, those of at least "
         f"{least} activations shown{', whitened' if whiten else ''}. Cosine power 2, {settings['size']} px, "
-        f"{settings['steps']} steps of Adam, seed {seed}.\n"
+        f"{settings['steps']} steps of Adam, seed {seed}."
+        f"{credits([path.stem for path in (*images, *sorted(PHOTOS.glob('*.jpg')))])}\n"
     )
 
 

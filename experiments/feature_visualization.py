@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Array
 
 import vizsynth
+from experiments.deepdream import credits
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.parametrizations import Cppn, Fourier, LaplacianPyramid, MaCo, SigmoidPixels, magnitude
@@ -244,7 +245,8 @@ def run(
         f"{steps} steps of Adam, learning rate 0.05, a Fourier spectrum with decorrelated colours; pad, "
         f"jitter, scale and rotate. Objectives, parametrizations, diversity ({DIVERSITY[network]:g}) and "
         f"interpolation (alignment {ALIGNMENT[network]:g}): {layers[2]}; photo: {images[0].stem}. MaCo's "
-        "magnitudes are the mean of the photos of this folder.\n"
+        "magnitudes are the mean of all photos."
+        f"{credits([path.stem for path in (*images, *sorted(PHOTOS.glob('*.jpg')))])}\n"
     )
 
 
