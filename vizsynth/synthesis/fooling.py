@@ -100,6 +100,7 @@ def fool(
 
     if state is None:
         state = Fooled(images, images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+
     def unless_done(carry: tuple[Fooled, Array], _: None) -> tuple[tuple[Fooled, Array], Array]:
         state, last = carry
         state, wanted = jax.lax.cond(state.fooled.all(), lambda state: (state, last), step, state)
