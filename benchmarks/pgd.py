@@ -34,7 +34,7 @@ def main() -> None:
     module = torch_squeezenet(net)
     attack = torchattacks.PGD(module, eps=EPSILON, alpha=ALPHA, steps=STEPS, random_start=False)
     attack.device = torch.device("cpu")
-    peer_images = torch_images(images).contiguous()  # it asks for that
+    peer_images = torch_images(images)
     peer_labels = torch.from_numpy(np.array(labels)).long()
 
     def ours() -> jax.Array:
