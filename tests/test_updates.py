@@ -92,7 +92,7 @@ def test_blur_comes_every_so_often() -> None:
         if i % 3 == 0:
             expected = ndimage.gaussian_filter(expected, 0.8, axes=(0, 1), mode="nearest", radius=4)
         close(x, expected)
-    assert int(state.count) == 7
+    assert int(state.updates) == 7
 
 
 @pytest.mark.parametrize(("sigma", "every"), [(0.0, 1), (0.8, 0)])

@@ -110,7 +110,7 @@ def decay_to(center: Any, rate: Number) -> Gradient:
 class Counted(NamedTuple):
     """How many updates there were."""
 
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
 
 
 def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
@@ -125,7 +125,7 @@ def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
 
     def update(updates: Any, state: Counted, params: Any = None) -> tuple[Any, Counted]:
         period = jnp.asarray(every, jnp.int32)
-        due = (period > 0) & (state.count % jnp.maximum(period, 1) == 0) & (jnp.asarray(sigma) > 0)
+        due = (period > 0) & (state.updates % jnp.maximum(period, 1) == 0) & (jnp.asarray(sigma) > 0)
         positive = jnp.maximum(jnp.asarray(sigma, float), 1e-3)
 
         def blurred(x: Array) -> Array:
@@ -133,9 +133,9 @@ def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
             return jnp.where(due, smooth, x)
 
         after = jax.tree.map(blurred, optax.apply_updates(params, updates))
-        return jax.tree.map(jnp.subtract, after, params), Counted(state.count + 1)
+        return jax.tree.map(jnp.subtract, after, params), Counted(state.updates + 1)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]  # a state of our own
 
 
 def clip_small_norm(percentile: Number, center: Any = 0.0) -> Gradient:
@@ -168,7 +168,10 @@ def clip_small_contribution(percentile: Number, center: Any = 0.0) -> optax.Grad
         after = jax.tree.map(clipped, optax.apply_updates(params, updates), grad)
         return jax.tree.map(jnp.subtract, after, params), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(),
+        update,  # type: ignore[arg-type]  # it needs the gradient
+    )
 
 
 def _like(center: Any, x: Array) -> Array:
