@@ -22,7 +22,7 @@ def by_hand(
     for _ in range(searches):
         tried.append(c)
         w, m, v = w_image.copy(), np.zeros_like(x), np.zeros_like(x)
-        success, before = False, np.inf
+        success = False
         for t in range(1, steps + 1):
             moved = (np.tanh(w) + 1) / 2
             Z = hand.logits(moved[None])[0]
@@ -39,11 +39,6 @@ def by_hand(
                 success = True
                 if squared < nearest:
                     best, nearest = moved, squared
-            if (t - 1) % -(-steps // 10) == 0:
-                loss = squared + c * max(f, 0)
-                if loss > 0.9999 * before:
-                    break
-                before = loss
         low, high = (low, c) if success else (c, high)
         c = 10 * c if np.isinf(high) else (low + high) / 2
     return best, tried
