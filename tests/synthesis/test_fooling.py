@@ -29,14 +29,15 @@ def logits(x):
     return x.reshape(-1) @ WEIGHTS + BIAS
 
 
-def by_hand(x, label, eta, margin, steps):
+def by_hand(x, label, eta, margin, steps, rival):
     """Return the picture, the steps it took, and whether it is fooled."""
-    g = WEIGHTS[:, label].reshape(SHAPE)
     taken = 0
     for _ in range(steps):
         scores = logits(x)
         if scores[label] > np.delete(scores, label).max() + margin:
             break
+        first = int(np.where(np.arange(CLASSES) == label, -np.inf, scores).argmax())
+        g = (WEIGHTS[:, label] - rival * WEIGHTS[:, first]).reshape(SHAPE)
         x = np.clip(x + eta * g / np.sqrt((g**2).sum()), 0, 1)
         taken += 1
     scores = logits(x)
@@ -44,16 +45,18 @@ def by_hand(x, label, eta, margin, steps):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("eta", "margin"), [(0.05, 0.0), (0.2, 0.5)])
-def test_the_recipe_step_by_step(eta, margin):
+@pytest.mark.parametrize(("eta", "margin", "rival"), [(0.05, 0.0, 0.0), (0.2, 0.5, 0.0), (0.03, 0.5, 1.0)])
+def test_the_recipe_step_by_step(eta, margin, rival):
     labels = np.asarray([1, 2, 3])
-    made = vizsynth.fool(affine(), jnp.asarray(PHOTOS), labels, steps=40, step_size=eta, margin=margin)
+    options = {"step_size": eta, "margin": margin, "rival": rival}
+    made = vizsynth.fool(affine(), jnp.asarray(PHOTOS), labels, steps=40, **options)
     for i, label in enumerate(labels):
-        x, taken, fooled = by_hand(PHOTOS[i], label, eta, margin, 40)
+        x, taken, fooled = by_hand(PHOTOS[i], label, eta, margin, 40, rival)
         np.testing.assert_allclose(made.images[i], x, atol=1e-10)
         assert int(made.state.step[i]) == taken
         assert bool(made.state.fooled[i]) == fooled
-        np.testing.assert_allclose(made.trace[i, 0], logits(PHOTOS[i])[label], atol=1e-10)
+        z = logits(PHOTOS[i])
+        np.testing.assert_allclose(made.trace[i, 0], z[label] - rival * np.delete(z, label).max(), atol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
@@ -87,7 +90,7 @@ def test_numbers_do_not_compile_anew():
     net, x = affine(jnp.float32), jnp.asarray(PHOTOS, jnp.float32)
     before = vizsynth.fool.compiled._cache_size()
     for label, eta in ((1, 0.1), (2, 0.2), (3, 0.3)):
-        vizsynth.fool(net, x, label, steps=3, step_size=eta, margin=eta)
+        vizsynth.fool(net, x, label, steps=3, step_size=eta, margin=eta, rival=eta)
     assert vizsynth.fool.compiled._cache_size() - before == 1
 
 

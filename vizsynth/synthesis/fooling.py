@@ -45,10 +45,11 @@ def fool(
     *,
     steps: int = 100,
     step_size: float | Array = 0.5,
+    rival: float | Array = 1.0,
     margin: float | Array = 0.0,
     state: Fooled | None = None,
 ) -> Synthesis:
-    """Take steps x ← clip(x + η g / ‖g‖₂), g = ∂S_t / ∂x, until class t is first.
+    """Take steps x ← clip(x + η g / ‖g‖₂), g = ∂(S_t − ρ max_{k ≠ t} S_k) / ∂x, until class t is first.
 
     Each image stops by itself when it is fooled; once all are, what is left of the steps costs nothing.
 
@@ -58,11 +59,13 @@ def fool(
         labels: t, the class that each image shall be taken for: one for all, or one an image.
         steps: at most so many.
         step_size: η, the Euclidean length of a step, all pixels together, on pixels of 0..1.
+        rival: ρ. The recipe as it is taught is ρ = 0, the logit alone: it then happens that a class like t
+            rises faster than t itself.
         margin: by how much the logit of t must exceed all others.
         state: of an earlier result, to go on from.
 
     Returns:
-        The images `[n, h, w, 3]`, the logit of t at the beginning of each step (that of the last step from
+        The images `[n, h, w, 3]`, the objective at the beginning of each step (that of the last step from
         there on), and the state: `state.fooled`, and `state.step`, how many steps each image took. An image
         that is of class t to begin with is returned as it is.
 
@@ -86,31 +89,32 @@ def fool(
         wanted = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
         others = jnp.where(is_label, jnp.asarray(-jnp.inf, logits.dtype), logits).max(axis=1)
         reached = wanted > others + jnp.asarray(margin, logits.dtype)
-        return wanted.sum(), (wanted, reached)
+        values = wanted - jnp.asarray(rival, logits.dtype) * others
+        return values.sum(), (values, reached)
 
     def step(state: Fooled) -> tuple[Fooled, Float[Array, " n"]]:
-        g, (wanted, reached) = jax.grad(score, has_aux=True)(state.images)
+        g, (values, reached) = jax.grad(score, has_aux=True)(state.images)
         fooled = state.fooled | reached
         norm = jnp.sqrt((g * g).sum(axis=(1, 2, 3), keepdims=True))
         stride = jnp.asarray(step_size, g.dtype) * g / jnp.where(norm > 0, norm, jnp.ones_like(norm))
         moved = jnp.clip(state.images + stride, 0, 1)
         go = jnp.logical_not(fooled)
         after = jnp.where(go[:, None, None, None], moved, state.images)
-        return Fooled(state.original, after, state.step + go.astype(jnp.int32), fooled), wanted
+        return Fooled(state.original, after, state.step + go.astype(jnp.int32), fooled), values
 
     if state is None:
         state = Fooled(images, images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
 
     def unless_done(carry: tuple[Fooled, Array], _: None) -> tuple[tuple[Fooled, Array], Array]:
         state, last = carry
-        state, wanted = jax.lax.cond(state.fooled.all(), lambda state: (state, last), step, state)
-        return (state, wanted), wanted
+        state, values = jax.lax.cond(state.fooled.all(), lambda state: (state, last), step, state)
+        return (state, values), values
 
     nothing = jnp.full((n,), jnp.nan, images.dtype)
     (state, _), trace = jax.lax.scan(unless_done, (state, nothing), None, length=steps)
     # The last step has not been looked at yet.
-    _, (wanted, reached) = score(state.images)
-    trace = jnp.where(jnp.isnan(trace), wanted[None], trace)
+    _, (values, reached) = score(state.images)
+    trace = jnp.where(jnp.isnan(trace), values[None], trace)
     return Synthesis(state.images, trace.T, state._replace(fooled=state.fooled | reached))
 
 
