@@ -305,12 +305,12 @@ def drawing(phases: tuple[Phase, ...], seen: float = 1.0) -> optax.GradientTrans
         return Counted(jnp.zeros((), jnp.int32))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Counted]:
-        size, fidelity, margin = _numbers(phases, state.count, params.dtype)
+        size, fidelity, margin = _numbers(phases, state.updates, params.dtype)
         g = -updates * _inside(params.shape, margin)
         mean = jnp.abs(g).mean() / seen
         moved = params + size * g / jnp.where(mean > 0, mean, jnp.ones_like(mean))
         after = denoised(jnp.clip(moved, 0, 1), fidelity)
-        return after - params, Counted(state.count + 1)
+        return after - params, Counted(state.updates + 1)
 
     return optax.GradientTransformation(init, update)
 
