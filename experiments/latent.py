@@ -106,7 +106,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, classes: Sequence[int]
     numbers = sum(int(value.size) for value in weights.values())
     (out / "caption.md").write_text(
         f"Classes of SqueezeNet 1.1, {', '.join(names)}: {steps} steps on the logit, {CELLS * 16} pixels, "
-        f"seed {seed}. Probabilities at the end: {told}. The script's classes and number of steps were chosen "
+        f"seed {seed}. Probabilities at the end: {told}. The classes and number of steps were chosen "
         "after looking at a few others. First row: DGN-AM (Nguyen et al., 2016) in the code space of a small "
         "decoder of "
         f"{feature_decoder.LAYER}, {CELLS}x{CELLS}x{feature_decoder.UNITS} codes, rate 0.3 falling to 0, "
