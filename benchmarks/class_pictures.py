@@ -7,6 +7,7 @@ of them, the other is called 64 times. That the pictures are the same is looked 
 """
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def main() -> None:
     net = vizsynth.load("squeezenet1_1")
     labels = jnp.arange(COUNT) * 15
     keys = jax.random.split(jax.random.key(0), COUNT)
-    options = {"steps": STEPS, "size": SIZE}
+    options: dict[str, Any] = {"steps": STEPS, "size": SIZE}
 
     def together() -> jax.Array:
         return vizsynth.visualize_class(net, labels, key=keys, **options).images

@@ -120,5 +120,10 @@ def test_no_transforms_of_nnx(name: str) -> None:
 def test_no_keywords_are_forwarded_by_functions_of_the_package(name: str) -> None:
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            allowed = node.name in ("with_attributes", "call", "visit", "update")  # optax hands on extra arguments
+            allowed = node.name in (
+                "with_attributes",
+                "call",
+                "visit",
+                "update",
+            )  # optax hands on extra arguments
             assert node.args.kwarg is None or allowed, f"{node.name}, line {node.lineno}"

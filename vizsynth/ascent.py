@@ -123,7 +123,8 @@ def _value_and_grad(loss: Callable[[Any], Array], state: State) -> tuple[Array, 
         remembered = False
     if not remembered:
         return jax.value_and_grad(loss)(state.params)
-    return optax.value_and_grad_from_state(loss)(state.params, state=state.memory)
+    value, grad = optax.value_and_grad_from_state(loss)(state.params, state=state.memory)
+    return jnp.asarray(value), grad
 
 
 def _raw(state: State) -> State:

@@ -180,7 +180,10 @@ def overlay(
 
 
 def stretch(
-    image: ArrayLike, *, center: ArrayLike = (0.485, 0.456, 0.406), percentile: float = 99.5
+    image: ArrayLike,
+    *,
+    center: ArrayLike | tuple[float, float, float] = (0.485, 0.456, 0.406),
+    percentile: float = 99.5,
 ) -> Picture:
     """Show how an image departs from a colour: grey there, black and white at the largest departures.
 

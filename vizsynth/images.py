@@ -125,7 +125,7 @@ def roll(images: Pixels, shift: tuple[Array, Array] | tuple[int, int]) -> Pixels
     >>> roll(jnp.arange(3.0).reshape(1, 3, 1), (0, 1))[0, :, 0].tolist()
     [2.0, 0.0, 1.0]
     """
-    return jnp.roll(images, shift, axis=(-3, -2))
+    return jnp.roll(jnp.roll(images, shift[0], axis=-3), shift[1], axis=-2)
 
 
 def transform_affine(

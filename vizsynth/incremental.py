@@ -176,7 +176,7 @@ def recording(table: Ops, into: list[Any]) -> Ops:
                 into.append(x)
             if op is table.conv and _is_winograd(x, args[0], **kwargs):
                 transformed = winograd.transform(args[0].astype(x.dtype))
-                into.append(Clean(_convolved(x, *args, transformed, **kwargs), transformed))
+                into.append(Clean(_convolved(x, *args, transformed=transformed, **kwargs), transformed))
             else:
                 into.append(Clean(op(x, *args, **kwargs)))
             return into[-1].output

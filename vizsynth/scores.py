@@ -317,8 +317,8 @@ def _ranked(score: Any) -> list[tuple[Array, int]]:
         case Class() | LogProbability() | Probability() | Neuron() | Channel():
             return [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score)]
         case Direction():
-            vector = (jnp.asarray(score.vector), 1)
-            return [vector] + [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score.cosine_power)]
+            found: list[tuple[Array, int]] = [(jnp.asarray(score.vector), 1)]
+            return found + [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score.cosine_power)]
         case Sum():
             return _ranked(score.first) + _ranked(score.second)
         case Multiple():

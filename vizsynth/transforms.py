@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
-from vizsynth.images import gaussian_blur, resize, transform_affine
+from vizsynth.images import gaussian_blur, resize, roll, transform_affine
 from vizsynth.types import Key
 
 Number = Any  # an int, a float or an array: a leaf
@@ -66,7 +66,7 @@ class Roll:
     def __call__(self, key: Key, image: Before) -> After:
         """Return the rolled picture."""
         shift = jax.random.randint(key, (2,), -self.pixels, self.pixels + 1)
-        return jnp.roll(image, (shift[0], shift[1]), axis=(-3, -2))
+        return roll(image, (shift[0], shift[1]))
 
 
 @register_dataclass

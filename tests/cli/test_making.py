@@ -54,7 +54,21 @@ def test_classes_go_by_name_and_the_picture_is_the_librarys(run: Run, tmp_path: 
     import jax
 
     out = tmp_path / "out"
-    ran = run("visualize", "tabby cat", "130", *SMALL, "--steps", "2", "--every", "2", "-o", out, "-q", "--seed", "3")
+    ran = run(
+        "visualize",
+        "tabby cat",
+        "130",
+        *SMALL,
+        "--steps",
+        "2",
+        "--every",
+        "2",
+        "-o",
+        out,
+        "-q",
+        "--seed",
+        "3",
+    )
     assert ran.code == 0
     assert "tabby cat, p = " in ran.out
     net = vizsynth.load("squeezenet1_1")

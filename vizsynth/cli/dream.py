@@ -175,4 +175,4 @@ def _film(film: Any, folder: Path, count: int, what: str, quiet: bool) -> tuple[
 def _usual_layer(net: Any) -> str:
     """Return the layer that is dreamt of when none is named: parts of things, for most networks."""
     name = USUAL.get(type(net).__name__)
-    return name if name in net.layers else common.usual_layer(net)
+    return name if name is not None and name in net.layers else common.usual_layer(net)
