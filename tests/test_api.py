@@ -28,6 +28,7 @@ BY_POSITION = {
     "adapt": {"module", "params"},
     "receptive_field": {"net", "layer", "position", "image_size"},
     "fuse": {"size"},
+    "magnified": {"before", "after"},
     "blurred": {"sigma"},
     "noisy_linear_imputation": {"removed"},
     "interpolate": {"first", "second"},

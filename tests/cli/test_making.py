@@ -124,6 +124,7 @@ def test_dream_and_its_zoom(run: Run, photo: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_invert_tells_the_error_of_each_layer(run: Run, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = run("invert", photo, *SMALL, "-l", "relu1", "-l", "fire2", "--steps", "3", "-o", out, "-q")
@@ -180,6 +181,7 @@ def test_another_runs_state_is_refused(run: Run, tmp_path: Path, monkeypatch: py
     assert "another run (seed: 0 there, 9 now)" in complaint(ran)
 
 
+@pytest.mark.slow
 def test_a_real_interrupt_from_the_keyboard(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [

@@ -177,6 +177,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_bit_equal_to_one_that_was_not(tmp_path):
     here = Path(__file__).parent
     environment = os.environ | {

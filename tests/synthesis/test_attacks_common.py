@@ -170,6 +170,7 @@ def spread_over_devices() -> None:
         print(row.name)
 
 
+@pytest.mark.slow
 def test_images_spread_over_devices() -> None:
     here = Path(__file__).parent
     program = "import test_attacks_common; test_attacks_common.spread_over_devices()"

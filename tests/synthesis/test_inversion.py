@@ -171,6 +171,7 @@ def test_an_image_does_not_depend_on_its_batch_and_keys_count() -> None:
     assert float(jnp.abs(both[0] - together[0]).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_one_at_once(tmp_path: Path) -> None:
     images = pictures()
     whole = invert(convolved, images, "relu", key=KEY, steps=6)

@@ -155,12 +155,14 @@ def _film(film: Any, folder: Path, count: int, what: str, quiet: bool) -> tuple[
     names: list[str] = []
     stopped, frame = None, None
     try:
-        with making.bar(what, count, quiet, unit="frames") as advance:
+        with making.bar(what, count, quiet, unit="frames") as advance, making.patient() as asked_to_stop:
             for found in film:
                 frame = np.asarray(found)
                 names.append(f"{making.FRAMES}/{len(names):04d}.png")
                 write_image(folder / names[-1], frame[0])
                 advance(len(names), np.zeros((1, 0)))
+                if asked_to_stop() and len(names) < count:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         if frame is None:
             raise

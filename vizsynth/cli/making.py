@@ -1,6 +1,7 @@
 """What the commands that make pictures step by step share: progress, frames, interruption, resumption."""
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ def make(
         shutil.rmtree(saved, ignore_errors=True)
     last, stopped, traces, frames = None, None, [], []
     try:
-        with bar(what, steps, quiet) as advance:
+        with bar(what, steps, quiet) as advance, patient() as asked_to_stop:
             chunks = ascent.chunks(
                 take, steps=steps, every=chunk_size(steps, every), folder=saved, origin=origin
             )
@@ -132,6 +133,8 @@ def make(
                 advance(done, traces[-1])
                 if until(last.state):
                     break
+                if asked_to_stop() and done < steps:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         if last is None:
             raise
@@ -142,6 +145,33 @@ def make(
         raise click.ClickException("the run gave no picture")
     images, trace = np.asarray(last.images), np.concatenate(traces, axis=1) if traces else np.zeros((1, 0))
     return Made(images, trace, _steps(last), last.state, frames, stopped)
+
+
+@contextmanager
+def patient() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C wait until what is being computed and saved is whole; a second one stops at once.
+
+    Gives a function that tells whether there was one. What saves a state has event loops of its own, which
+    would swallow the signal.
+    """
+    asked = False
+
+    def remember(*_: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        common.say("\nstopping after these steps; Ctrl-C again stops at once")
+
+    try:
+        before = signal.signal(signal.SIGINT, remember)
+    except ValueError:  # not the main thread: signals go elsewhere
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _steps(result: Any) -> int:
