@@ -268,7 +268,7 @@ def test_a_title_may_be_wider_than_the_pictures() -> None:
 def test_stretch_makes_the_largest_departure_black_or_white() -> None:
     image = np.full((4, 4, 3), 0.5, np.float32)
     image[0, 0], image[3, 3] = 0.6, 0.45
-    made = figures.stretch(image, center=0.5, percentile=100)
+    made = figures.stretch(image, center=0.5, percentile=100.0)
     np.testing.assert_allclose(made[0, 0], 1, atol=1e-6)
     np.testing.assert_allclose(made[3, 3], 0.25, atol=1e-6)
     np.testing.assert_allclose(made[1, 1], 0.5)
