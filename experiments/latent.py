@@ -10,8 +10,6 @@ in neural networks via deep generator networks, 2016,
 - `latent.json`: settings, probabilities, seconds; `caption.md`: what the pictures show.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 import optax
 
 import vizsynth
-from experiments import feature_decoder
+from experiments import feature_decoder, figure
 from vizsynth import figures
 from vizsynth.files import write_image
 from vizsynth.parametrizations import Fourier, Pixels
@@ -101,10 +99,9 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, classes: Sequence[int]
     weights = feature_decoder.kept()
     feature_decoder.draw(out / "decoder.png", weights)
     record = {"seed": seed, "steps": steps, "classes": dict(zip(names, classes, strict=True)), "ways": found}
-    (out / "latent.json").write_text(json.dumps(record, indent=2) + "\n")
     told = "; ".join(f"{name} {', '.join(f'{p:.2f}' for p in v['probability'])}" for name, v in found.items())
     numbers = sum(int(value.size) for value in weights.values())
-    (out / "caption.md").write_text(
+    caption = (
         f"Classes of SqueezeNet 1.1, {', '.join(names)}: {steps} steps on the logit, {CELLS * 16} pixels, "
         f"seed {seed}. Probabilities at the end: {told}. The classes and number of steps were chosen "
         "after looking at a few others. First row: DGN-AM (Nguyen et al., 2016) in the code space of a small "
@@ -117,16 +114,14 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, classes: Sequence[int]
         "of ten photos without an adversarial loss, and inverts a layer of local features: what it knows of "
         "photos is soft edges, smooth surfaces and shading, and it cannot draw fine texture. A cup and a cat "
         "were among the ten photos; no pepper, goldfish or daisy was. The flower and the temple in "
-        "`decoder.png` (CC BY 2.0, see experiments/photos/SOURCES.md) were not trained on.\n"
+        "`decoder.png` (CC BY 2.0, see experiments/photos/SOURCES.md) were not trained on."
     )
+    figure.tell(out, "latent", record, caption)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two classes, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/latent"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser = figure.options(__doc__, "latent", quick="two classes, few steps")
     parser.add_argument("--classes", type=int, nargs="+", default=CLASSES)
     given = parser.parse_args()
     run(given.out, quick=given.quick, seed=given.seed, classes=given.classes)

@@ -11,8 +11,6 @@ Multifaceted Feature Visualization, 2016,
 - `multifaceted.json`: settings, sizes, scores, seconds; `caption.md`: what the pictures show.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 import vizsynth
+from experiments import figure
 from experiments.planted_network import LAST_MAPS, SIZE, trained
 from vizsynth import figures
 from vizsynth.files import write_image
@@ -121,29 +120,26 @@ def run(
     heads = [f"facet {k + 1}" for k in range(count)]
     write_image(out / "facets.png", figures.sheet(rows, row_labels=labels, column_labels=heads, pad=4))
     record = {"seed": seed, "planted_images": n, "steps": steps, "layer": LAST_MAPS, "digits": found}
-    (out / "multifaceted.json").write_text(json.dumps(record, indent=2) + "\n")
     told = "; ".join(
         f"digit {digit}: {v['images']} images, pictures differ by {v['difference_of_facets']} from facet to "
         f"facet, by {v['difference_from_noise']} where they begin with noise"
         for digit, v in found.items()
     )
-    (out / "caption.md").write_text(
+    caption = (
         "Multifaceted feature visualization (Nguyen, Yosinski & Clune, 2016) of the planted network, which "
         f"has ten classes and reads digits of 20 to 28 pixels. Facets: {LAST_MAPS} averaged over positions, "
         f"PCA, t-SNE and k-means, {count} of them, seed {seed}; each picture begins with the mean of the 15 "
         f"images nearest to the middle of its facet and takes {steps} steps. {told} (root mean square of a "
         "pixel). The plane falls into two islands: digits lighter and darker than their ground, as they were "
         "planted; within an island facets differ little. From noise come fragments of digits. A "
-        "picture keeps much of the colour of its mean image, so the colour of the ground is no finding.\n"
+        "picture keeps much of the colour of its mean image, so the colour of the ground is no finding."
     )
+    figure.tell(out, "multifaceted", record, caption)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few images, few steps")
-    parser.add_argument("--out", type=Path, default=Path("out/multifaceted"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser = figure.options(__doc__, "multifaceted", quick="few images, few steps")
     parser.add_argument("--digits", type=int, nargs="+", default=(7, 4))
     parser.add_argument("--facets", type=int, default=4)
     given = parser.parse_args()
