@@ -14,7 +14,7 @@ import vizsynth
 from vizsynth import ops
 from vizsynth.models import with_precision
 from vizsynth.scores import Class
-from vizsynth.taps import evaluate, passthrough, record, replace, run, shift
+from vizsynth.taps import evaluate, passthrough, record, replace, run, shapes, shift
 
 
 def in_float64(subject: Subject) -> tuple[Any, Any]:
@@ -52,6 +52,16 @@ def test_features_are_what_the_network_computes(subject: Subject) -> None:
         assert values.shape[0] == len(images)
         assert_close(values, seen[name], 1e-5)
     assert_close(found["logits"], logits, 1e-5)
+
+
+def test_shapes_are_those_of_the_features() -> None:
+    net = tiny("vgg").net
+    images = jnp.zeros((2, 48, 48, 3))
+    found = shapes(net, images, ["relu1_1", "logits"])
+    wanted = vizsynth.features(net, images, ["relu1_1", "logits"])
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in wanted.items()}
+    with pytest.raises(ValueError, match="no layer 'relu9_9'; its layers are: conv1_1"):
+        shapes(net, images, ["relu9_9"])
 
 
 def test_relu_layers_are_rectified_and_pools_shrink(subject: Subject) -> None:

@@ -5,8 +5,10 @@ A network calls `tap(name, value)` at each named layer and goes on with what it 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float
 
 from vizsynth.entry import entry
@@ -90,6 +92,20 @@ def unknown_layer(missing: Sequence[str], names: Sequence[str]) -> str:
     if "logits" in missing and names:
         return f"the network is a trunk without a classifier: it has no {which}, so no class to explain"
     return f"the network has no layer {which}; its layers are: {', '.join(names)}"
+
+
+@partial(jax.jit, static_argnames="layers")
+def _seen(net: Network, images: Images, layers: tuple[str, ...]) -> dict[str, Value]:
+    return run(net, images, layers)[1]
+
+
+def shapes(net: Network, images: Any, layers: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of layers, without computing them; traced once for each size of images.
+
+    Raises:
+        ValueError: a layer that the network does not have; images that are too small for it.
+    """
+    return _seen.eval_shape(net, images, layers=tuple(layers))
 
 
 def evaluate(

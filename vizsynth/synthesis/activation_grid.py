@@ -7,7 +7,6 @@ its feature visualization shows what they mean together.
 
 from typing import Any
 
-import jax
 import optax
 from jaxtyping import Array, Float
 
@@ -17,7 +16,7 @@ from vizsynth.ops import adaptive_mean_pool
 from vizsynth.parametrizations import Fourier
 from vizsynth.scores import Direction, LayerNorm
 from vizsynth.synthesis.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
-from vizsynth.taps import run
+from vizsynth.taps import run, shapes
 from vizsynth.transforms import standard
 from vizsynth.types import Image, Keys, Network, Synthesis
 
@@ -39,10 +38,9 @@ def _check(
     batch_size: int,
     **_: Any,
 ) -> None:
-
     check_pictures(net, LayerNorm(layer), size, transform, steps, None, key if state is None else state.key)
     chunks.check_count(batch_size, "batch_size")
-    shape = jax.eval_shape(lambda net, image: _maps(net, image, layer), net, image).shape
+    shape = shapes(net, image[None], (layer,))[layer].shape
     if len(shape) != 4:
         raise ValueError(f"{layer} has no places: a grid needs a layer of maps")
     if cells is not None and not (

@@ -6,7 +6,6 @@ Examples, 2017, section 2.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from optax.projections import projection_box, projection_l2_ball, projection_lin
 from vizsynth.chunks import check_count, keys_for, total
 from vizsynth.entry import is_concrete
 from vizsynth.scores import LogProbability
-from vizsynth.taps import evaluate, run
+from vizsynth.taps import evaluate, run, shapes
 from vizsynth.types import Image, Images, Key, Labels, Logits, Network
 
 Radius = float | Array  # one for all images, or one an image
@@ -255,4 +254,4 @@ def check_start(start: Any, images: Array) -> None:
 
 def class_count(net: Any, images: Array) -> int:
     """Return how many classes the network has. Nothing is computed."""
-    return jax.eval_shape(partial(logits_of, net), images).shape[-1]
+    return shapes(net, images, ("logits",))["logits"].shape[-1]

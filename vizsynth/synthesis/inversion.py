@@ -18,7 +18,7 @@ from vizsynth.chunks import keys_for
 from vizsynth.entry import as_images, as_network, entry, is_concrete
 from vizsynth.parametrizations import Fourier
 from vizsynth.synthesis.pictures import Optimizer, warn_if_diverged
-from vizsynth.taps import features, run
+from vizsynth.taps import features, run, shapes
 from vizsynth.types import Image, Images, Key, Keys, Network, Synthesis
 
 Number = float | Float[Array, ""]
@@ -83,7 +83,7 @@ def _squared_distance(found: Array, wanted: Array) -> Float[Array, " n"]:
 def _check_layer(net: Any, images: Any, layer: Any) -> None:
     if not isinstance(layer, str):
         raise TypeError(f"layer must be the name of one layer, not {layer!r}; invert_layers takes several")
-    jax.eval_shape(lambda net, images: run(net, images, (layer,))[1], net, images)
+    shapes(net, images, (layer,))
 
 
 def _check_error(net: Any, images: Any, of: Any, layer: Any) -> None:

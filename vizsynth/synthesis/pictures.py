@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vizsynth import ascent, chunks, scores
 from vizsynth.chunks import keys_for
 from vizsynth.entry import is_concrete
-from vizsynth.taps import evaluate, run
+from vizsynth.taps import evaluate, run, shapes
 from vizsynth.types import Activations, Image, Key, Keys, Network, Synthesis
 
 Size = int | tuple[int, int]
@@ -46,13 +46,11 @@ def check_pictures(
     if min(h, w) < 1:
         raise ValueError(f"size must be positive, not {size}")
 
-    def once(net: Any, key: Any) -> Any:
-        image = jnp.zeros((h, w, 3), float)
-        image = transform(key, image) if transform is not None else image
-        return run(net, image[None], target.layers)[1]
-
+    image = jax.ShapeDtypeStruct((h, w, 3), jax.dtypes.canonicalize_dtype(float))
+    if transform is not None:
+        image = jax.eval_shape(transform, jax.eval_shape(lambda: jax.random.key(0)), image)
     # Layers that do not exist, and pictures too small for the network, say so here.
-    seen = jax.eval_shape(once, net, jax.eval_shape(lambda: jax.random.key(0)))
+    seen = shapes(net, jax.ShapeDtypeStruct((1, *image.shape), image.dtype), target.layers)
     for part in _parts(target):
         _check_units(part, seen)
     asked = scores.count(target)
