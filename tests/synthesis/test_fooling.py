@@ -86,6 +86,18 @@ def test_an_image_does_not_depend_on_the_others():
         assert int(alone.state.step[0]) == int(together.state.step[i])
 
 
+def test_where_a_step_is_not_finite_the_image_stays():
+    def net(images, *, tap=lambda name, value: value):
+        x = images.mean(axis=(1, 2))
+        return tap("logits", jnp.where(x > 0.5, jnp.nan, x))
+
+    images = jnp.stack([jnp.full((4, 4, 3), 0.9), jnp.full((4, 4, 3), 0.2)])
+    made = vizsynth.fool(net, images, 1, steps=2, step_size=0.1)
+    np.testing.assert_array_equal(made.images[0], images[0])
+    assert np.isnan(made.trace[0]).all() and np.isfinite(made.trace[1]).all()
+    assert made.state.fooled.tolist() == [False, True]
+
+
 def test_numbers_do_not_compile_anew():
     net, x = affine(jnp.float32), jnp.asarray(PHOTOS, jnp.float32)
     before = vizsynth.fool.compiled._cache_size()

@@ -13,14 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import check_count
 from vizsynth.entry import entry, is_concrete
-from vizsynth.taps import run
+from vizsynth.synthesis.adversarial import best_other, l2_norm, logits_of, where
 from vizsynth.types import Images, Labels, Network, Synthesis
 
 
 class Fooled(NamedTuple):
     """Where the fooling of images stands."""
 
-    original: Images
     images: Images
     step: Int[Array, " n"]
     """How many steps were taken: the number that was needed where it is fooled."""
@@ -31,10 +30,6 @@ def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_
     check_count(steps, "steps")
     if is_concrete(step_size) and not (np.asarray(step_size) > 0).all():
         raise ValueError(f"step_size must be above 0, not {step_size}")
-
-
-def _logits(net: Network, images: Images) -> Array:
-    return run(net, images, ("logits",))[1]["logits"]
 
 
 @entry(static=("steps",), check=_check)
@@ -67,7 +62,8 @@ def fool(
     Returns:
         The images `[n, h, w, 3]`, the objective at the beginning of each step (that of the last step from
         there on), and the state: `state.fooled`, and `state.step`, how many steps each image took. An image
-        that is of class t to begin with is returned as it is.
+        that is of class t to begin with is returned as it is. Where a step would not be finite, the image
+        stays what it was before, and its trace is NaN.
 
     Raises:
         TypeError, ValueError: images or labels that the network cannot take; a step of no length.
@@ -79,47 +75,38 @@ def fool(
         >>> vizsynth.fool(net, images, [3, 7], steps=2).images.shape
         (2, 64, 64, 3)
     """
-    classes = _classes(net, images)
-    n = images.shape[0]
+    n = len(images)
     labels = jnp.broadcast_to(labels, (n,))
-    is_label = jnp.arange(classes)[None, :] == labels[:, None]
 
     def score(x: Images) -> tuple[Array, tuple[Float[Array, " n"], Bool[Array, " n"]]]:
-        logits = _logits(net, x)
+        logits = logits_of(net, x)
         wanted = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-        others = jnp.where(is_label, jnp.asarray(-jnp.inf, logits.dtype), logits).max(axis=1)
-        reached = wanted > others + jnp.asarray(margin, logits.dtype)
+        others = best_other(logits, labels)
         values = wanted - jnp.asarray(rival, logits.dtype) * others
-        return values.sum(), (values, reached)
+        return values.sum(), (values, wanted > others + jnp.asarray(margin, logits.dtype))
 
     def step(state: Fooled) -> tuple[Fooled, Float[Array, " n"]]:
         g, (values, reached) = jax.grad(score, has_aux=True)(state.images)
-        fooled = state.fooled | reached
-        norm = jnp.sqrt((g * g).sum(axis=(1, 2, 3), keepdims=True))
-        stride = jnp.asarray(step_size, g.dtype) * g / jnp.where(norm > 0, norm, jnp.ones_like(norm))
-        moved = jnp.clip(state.images + stride, 0, 1)
-        go = jnp.logical_not(fooled)
-        after = jnp.where(go[:, None, None, None], moved, state.images)
-        return Fooled(state.original, after, state.step + go.astype(jnp.int32), fooled), values
-
-    if state is None:
-        state = Fooled(images, images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+        norm = jax.vmap(l2_norm)(g)[:, None, None, None]
+        moved = state.images + jnp.asarray(step_size, g.dtype) * g / jnp.where(norm > 0, norm, 1)
+        sound = jnp.isfinite(moved).all(axis=(1, 2, 3)) & jnp.isfinite(values)
+        fooled = state.fooled | (reached & sound)
+        go = sound & jnp.logical_not(fooled)
+        after = where(go, jnp.clip(moved, 0, 1), state.images)
+        values = jnp.where(sound, values, jnp.nan)
+        return Fooled(after, state.step + go.astype(jnp.int32), fooled), values
 
     def unless_done(carry: tuple[Fooled, Array], _: None) -> tuple[tuple[Fooled, Array], Array]:
         state, last = carry
         state, values = jax.lax.cond(state.fooled.all(), lambda state: (state, last), step, state)
         return (state, values), values
 
-    nothing = jnp.full((n,), jnp.nan, images.dtype)
-    (state, _), trace = jax.lax.scan(unless_done, (state, nothing), None, length=steps)
-    # The last step has not been looked at yet.
-    _, (values, reached) = score(state.images)
-    trace = jnp.where(jnp.isnan(trace), values[None], trace)
+    if state is None:
+        state = Fooled(images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+    _, (values, _) = score(state.images)  # the trace of those that are all fooled already
+    (state, _), trace = jax.lax.scan(unless_done, (state, values), None, length=steps)
+    _, (_, reached) = score(state.images)  # the last step has not been looked at yet
     return Synthesis(state.images, trace.T, state._replace(fooled=state.fooled | reached))
-
-
-def _classes(net: Any, images: Any) -> int:
-    return jax.eval_shape(_logits, net, images).shape[-1]
 
 
 def magnified(before: Images, after: Images, *, factor: float = 10.0) -> Images:
