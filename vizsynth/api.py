@@ -69,6 +69,7 @@ from vizsynth.synthesis.deepdream import deepdream as deepdream
 from vizsynth.synthesis.deepdream import deepdream_zoom as deepdream_zoom
 from vizsynth.synthesis.deepfool import deepfool as deepfool
 from vizsynth.synthesis.diversity import visualize_diverse as visualize_diverse
+from vizsynth.synthesis.efros_leung import efros_leung as efros_leung
 from vizsynth.synthesis.feature_visualization import visualize_feature as visualize_feature
 from vizsynth.synthesis.fgsm import fgsm as fgsm
 from vizsynth.synthesis.fooling import fool as fool
@@ -84,7 +85,10 @@ from vizsynth.synthesis.multifaceted import facets_of as facets_of
 from vizsynth.synthesis.multifaceted import visualize_facets as visualize_facets
 from vizsynth.synthesis.pgd import pgd as pgd
 from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
+from vizsynth.synthesis.quilting import quilt_texture as quilt_texture
+from vizsynth.synthesis.texture import synthesize_texture as synthesize_texture
 from vizsynth.synthesis.universal_perturbation import fooling_rate as fooling_rate
 from vizsynth.synthesis.universal_perturbation import universal_perturbation as universal_perturbation
+from vizsynth.synthesis.wei_levoy import wei_levoy as wei_levoy
 from vizsynth.synthesis.yosinski import visualize_regularized as visualize_regularized
 from vizsynth.taps import features as features
