@@ -16,7 +16,7 @@ LAYERS = (
     ("entry",),
     ("taps", "images", "ops", "chunks", "linearity"),
     ("priors", "transforms", "parametrizations", "updates"),
-    ("rules", "ascent", "models", "winograd", "incremental"),
+    ("rules", "ascent", "models", "winograd", "incremental", "parts"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
     ("files", "figures", "planted"),
     ("api", "cli"),

@@ -373,3 +373,6 @@ default = Ops(
 
 plain = default._replace(conv=plain_conv, max_pool=plain_max_pool)
 """JAX's own arithmetic, also in forward mode."""
+
+average_pooling = default._replace(max_pool=mean_pool)
+"""Means in place of maxima: the gradient reaches every pixel (Gatys, Ecker & Bethge, 2015)."""
