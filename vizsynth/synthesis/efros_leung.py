@@ -20,8 +20,10 @@ from vizsynth.synthesis.nonparametric import (
     check_at_least_0,
     check_texture,
     check_window,
+    cut,
     draw,
     near_least,
+    paste,
     windows,
 )
 from vizsynth.synthesis.pictures import Size, as_size
@@ -61,7 +63,7 @@ def gaussian(window: int) -> Float[np.ndarray, " n"]:
     return np.exp(-(squared[:, None] + squared[None, :]) / (2 * (window / 6.4) ** 2)).reshape(-1)
 
 
-def _check(texture: Any, key: Any, size: Size, window: Any, tolerance: Any) -> None:
+def _check(texture: Any, key: Any, size: Any, window: Any, tolerance: Any) -> None:
     check_texture(texture, size, key)
     check_window(texture, size, window)
     if window < SEED:
@@ -120,18 +122,18 @@ def efros_leung(
 
     seed_h, seed_w = texture.shape[0] - SEED + 1, texture.shape[1] - SEED + 1
     seed_at = jax.random.randint(seed_key, (), 0, seed_h * seed_w, jnp.int32)
-    corner = (seed_at // seed_w, seed_at % seed_w, 0)
+    corner = (seed_at // seed_w, seed_at % seed_w)
     top, left = ((side - SEED) // 2 for side in shape)
     at_seed = np.s_[top + half : top + half + SEED, left + half : left + half + SEED]
     padded = (shape[0] + 2 * half, shape[1] + 2 * half)
     # The last channel says what is known.
     known = jnp.ones((SEED, SEED, 1), dtype)
-    begun = jnp.concatenate([lax.dynamic_slice(source, corner, (SEED, SEED, 3)), known], axis=-1)
+    begun = jnp.concatenate([cut(source, corner, SEED), known], axis=-1)
     canvas = jnp.zeros((*padded, 4), dtype).at[at_seed].set(begun)
 
     def grow(canvas: Array, x: tuple[Array, tuple[Array, Array]]) -> tuple[Array, Array]:
         i, (row, col) = x
-        t = lax.dynamic_slice(canvas, (row, col, 0), (window, window, 4)).reshape(-1, 4)
+        t = cut(canvas, (row, col), window).reshape(-1, 4)
         w = weights * t[:, 3]
         weighted = w[:, None] * t[:, :3]
         scale = (weighted * t[:, :3]).sum()
@@ -139,11 +141,11 @@ def efros_leung(
         d = jnp.dot(matrix, vector, precision=HIGHEST) + scale
         chosen = draw(jax.random.fold_in(key, i), near_least(d, tolerance, scale=scale))
         pixel = jnp.append(patches[chosen, window * window // 2], jnp.ones((), dtype))
-        canvas = lax.dynamic_update_slice(canvas, pixel[None, None], (row + half, col + half, 0))
+        canvas = paste(canvas, pixel[None, None], (row + half, col + half))
         return canvas, chosen
 
     _, chosen = lax.scan(grow, canvas, (jnp.arange(len(order)), (order[:, 0], order[:, 1])))
     picture = jnp.zeros((*shape, 3), dtype)
-    seed = lax.dynamic_slice(texture, corner, (SEED, SEED, 3))
+    seed = cut(texture, corner, SEED)
     picture = picture.at[top : top + SEED, left : left + SEED].set(seed)
     return picture.at[order[:, 0], order[:, 1]].set(colours[chosen])

@@ -10,14 +10,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import check_count
 from vizsynth.entry import as_image, is_concrete
-from vizsynth.synthesis.pictures import Size, as_size
+from vizsynth.synthesis.pictures import as_size
 from vizsynth.types import Image, Key
 
 HIGHEST = lax.Precision.HIGHEST  # differences of large sums: no shortened floats
 Number = float | Float[Array, ""]
 
 
-def check_texture(texture: Any, size: Size, key: Any) -> None:
+def check_texture(texture: Any, size: Any, key: Any) -> None:
     """Raise where the source, the size of the picture or the key cannot be taken."""
     as_image(texture, name="texture")
     sides = size if isinstance(size, tuple) else (size,)
@@ -31,7 +31,7 @@ def check_texture(texture: Any, size: Size, key: Any) -> None:
         )
 
 
-def check_window(texture: Any, size: Size, window: Any, *, odd: bool = True, name: str = "window") -> None:
+def check_window(texture: Any, size: Any, window: Any, *, odd: bool = True, name: str = "window") -> None:
     """Raise where a window is no (odd) number of pixels, or does not fit in the source or in the picture."""
     check_count(window, name)
     if odd and window % 2 == 0:
@@ -77,6 +77,31 @@ def gathered(
     """
     at = jnp.asarray(base, jnp.int32)[:, None] + jnp.asarray(offsets, jnp.int32)[None, :]
     return level.reshape(-1, level.shape[-1])[at]
+
+
+Place = tuple[Int[Array, ""] | int, Int[Array, ""] | int]
+
+
+def _corner(at: Place) -> list[Array]:
+    return [jnp.asarray(i, jnp.int32) for i in (*at, 0)]  # of one type also where integers are of 64 bits
+
+
+def cut(canvas: Float[Array, "h w c"], at: Place, side: int) -> Float[Array, "side side c"]:
+    """Return the square whose first pixel is at (row, column).
+
+    >>> cut(jnp.arange(9.0).reshape(3, 3, 1), (1, 0), 2)[..., 0].tolist()
+    [[3.0, 4.0], [6.0, 7.0]]
+    """
+    return lax.dynamic_slice(canvas, _corner(at), (side, side, canvas.shape[-1]))
+
+
+def paste(canvas: Float[Array, "h w c"], piece: Float[Array, "h2 w2 c"], at: Place) -> Float[Array, "h w c"]:
+    """Return the canvas with a piece whose first pixel is at (row, column).
+
+    >>> paste(jnp.zeros((2, 2, 1)), jnp.ones((1, 2, 1)), (1, 0))[..., 0].tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    return lax.dynamic_update_slice(canvas, piece, _corner(at))
 
 
 def near_least(

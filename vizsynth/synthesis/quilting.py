@@ -20,8 +20,10 @@ from vizsynth.synthesis.nonparametric import (
     check_at_least_0,
     check_texture,
     check_window,
+    cut,
     draw,
     near_least,
+    paste,
 )
 from vizsynth.synthesis.pictures import Size, as_size
 from vizsynth.types import Image, Key
@@ -154,7 +156,7 @@ def _quilted(
         canvas, drawn = carry
         n, i, j = x
         left, above = j > 0, i > 0
-        t = lax.dynamic_slice(canvas, (i * step, j * step, 0), (b, b, 6))  # centred, and as it is
+        t = cut(canvas, (i * step, j * step), b)  # centred, and as it is
         overlaps = ((edge[None, :] & left) | (edge[:, None] & above)).astype(dtype)
         overlaps = overlaps * jnp.asarray(weight, dtype)
         errors = block_errors(source, t[..., :3], overlaps)
@@ -170,12 +172,12 @@ def _quilted(
         possible = near_least(errors, tolerance, scale=scale).reshape(-1)
         at = draw(jax.random.fold_in(key, n), possible)
         at = (at // cols, at % cols)
-        s = lax.dynamic_slice(source, (*at, 0), (b, b, 3))
+        s = cut(source, at, b)
         e = jnp.square(s - t[..., :3]).sum(axis=-1)
         new = minimum_cut(e, left, above, overlap=v)
-        block = jnp.concatenate([s, lax.dynamic_slice(texture, (*at, 0), (b, b, 3))], axis=-1)
+        block = jnp.concatenate([s, cut(texture, at, b)], axis=-1)
         block = jnp.where(new[..., None], block, t)
-        canvas = lax.dynamic_update_slice(canvas, block, (i * step, j * step, 0))
+        canvas = paste(canvas, block, (i * step, j * step))
         return (canvas, drawn.at[n].set(jnp.stack(at))), None
 
     count = laid.rows * laid.cols
@@ -185,7 +187,7 @@ def _quilted(
     return canvas[..., 3:]
 
 
-def check_blocks(texture: Any, size: Size, block: Any, overlap: Any, tolerance: Any) -> None:
+def check_blocks(texture: Any, size: Any, block: Any, overlap: Any, tolerance: Any) -> None:
     """Raise where blocks do not fit, or overlap by nothing or by more than half."""
     check_window(texture, size, block, odd=False, name="block")
     if block < 2:
@@ -197,7 +199,7 @@ def check_blocks(texture: Any, size: Size, block: Any, overlap: Any, tolerance: 
     check_at_least_0(tolerance, "tolerance")
 
 
-def _check(texture: Any, key: Any, size: Size, block: Any, overlap: Any, tolerance: Any, **_: Any) -> None:
+def _check(texture: Any, key: Any, size: Any, block: Any, overlap: Any, tolerance: Any, **_: Any) -> None:
     check_texture(texture, size, key)
     check_blocks(texture, size, block, overlap, tolerance)
 
