@@ -96,7 +96,7 @@ def neighbourhoods(
     return jnp.concatenate(found, axis=1), y * w + x
 
 
-def _synthesized(
+def synthesized(
     found: Float[Array, "m n 3"],
     pixels: Float[Array, "m 3"],
     begun: Image,
@@ -180,7 +180,7 @@ def wei_levoy(
         shape = -(-h // 2**l), -(-w // 2**l)
         found, places = neighbourhoods(source, coarse, r)
         pixels = source.reshape(-1, 3)[places]
-        nearest = _synthesized(found, pixels, noise_like(keys[l], source, shape), level, r)
+        nearest = synthesized(found, pixels, noise_like(keys[l], source, shape), level, r)
         level, coarse = pixels[nearest].reshape(*shape, 3), source
         chosen = jnp.asarray(places)[nearest]
     return texture.reshape(-1, 3)[chosen].reshape(h, w, 3)
