@@ -15,7 +15,7 @@ LAYERS = (
     ("scores",),
     ("entry",),
     ("taps", "images", "ops", "chunks", "linearity"),
-    ("priors", "transforms", "parametrizations", "updates"),
+    ("priors", "transforms", "parametrizations", "updates", "colors", "fields"),
     ("rules", "ascent", "models", "winograd", "incremental", "parts"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
     ("files", "figures", "planted"),

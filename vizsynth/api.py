@@ -86,9 +86,12 @@ from vizsynth.synthesis.multifaceted import visualize_facets as visualize_facets
 from vizsynth.synthesis.pgd import pgd as pgd
 from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
 from vizsynth.synthesis.quilting import quilt_texture as quilt_texture
+from vizsynth.synthesis.style import transfer_style as transfer_style
+from vizsynth.synthesis.texture import Gram as Gram
 from vizsynth.synthesis.texture import synthesize_texture as synthesize_texture
 from vizsynth.synthesis.universal_perturbation import fooling_rate as fooling_rate
 from vizsynth.synthesis.universal_perturbation import universal_perturbation as universal_perturbation
+from vizsynth.synthesis.wasserstein import Wasserstein as Wasserstein
 from vizsynth.synthesis.wei_levoy import wei_levoy as wei_levoy
 from vizsynth.synthesis.yosinski import visualize_regularized as visualize_regularized
 from vizsynth.taps import features as features

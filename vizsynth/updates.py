@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from vizsynth.images import gaussian_blur
 
@@ -172,6 +172,54 @@ def clip_small_contribution(percentile: Number, center: Any = 0.0) -> optax.Grad
         lambda params: optax.EmptyState(),
         update,  # type: ignore[arg-type]  # it needs the gradient
     )
+
+
+class Averaged(NamedTuple):
+    """The memory of an optimizer whose iterates are averaged."""
+
+    inner: Any
+    total: Any
+    """Σ_t (1 − d) d^(T − t) x_t"""
+    weight: Float[Array, ""]
+    """The sum of the weights, 1 − d^T."""
+
+
+def average_iterates(optimizer: Gradient, decay: Number) -> optax.GradientTransformationExtraArgs:
+    """Also keep the mean of the iterates, m_T = Σ_t d^(T − t) x_t / Σ_t d^(T − t); its steps stay.
+
+    Polyak & Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992. `averaged` gives the mean.
+
+    >>> step = average_iterates(optax.sgd(1.0), 0.5)
+    >>> memory = step.init(x := jnp.asarray([4.0]))
+    >>> for _ in range(2):
+    ...     update, memory = step.update(jnp.asarray([1.0]), memory, x)
+    ...     x = x + update
+    >>> round(float(averaged(memory)[0]), 4), float(x[0])
+    (2.3333, 2.0)
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Averaged:
+        weight = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
+        return Averaged(optimizer.init(params), jax.tree.map(jnp.zeros_like, params), weight)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Averaged]:
+        updates, inner = optimizer.update(updates, state.inner, params, **extra)
+        d = jnp.asarray(decay, state.weight.dtype)
+
+        def mixed(total: Array, x: Array) -> Array:
+            return d.astype(x.dtype) * total + (1 - d.astype(x.dtype)) * x
+
+        total = jax.tree.map(mixed, state.total, optax.apply_updates(params, updates))
+        return updates, Averaged(inner, total, d * state.weight + (1 - d))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def averaged(memory: Averaged) -> Any:
+    """Return the mean of the iterates that `average_iterates` has kept; before the first step, zeros."""
+    weight = jnp.where(memory.weight > 0, memory.weight, jnp.ones_like(memory.weight))
+    return jax.tree.map(lambda total: total / weight.astype(total.dtype), memory.total)
 
 
 def _like(center: Any, x: Array) -> Array:
