@@ -86,8 +86,15 @@ def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Arra
     # XLA's CPU backend compiles autodiff's backward convolution to a slow path inside loops; an
     # ordinary forward convolution is fast everywhere. Other backends do better by themselves.
     dx = lax.platform_dependent(x, kernel, g, cpu=canonical, default=compilers)
+
+    def canonical_kernel(x: Array, kernel: Array, g: Array) -> Array:
+        return _kernel_gradient(x, g, kernel.shape[:2], strides, padding)
+
+    def compilers_kernel(x: Array, kernel: Array, g: Array) -> Array:
+        return jax.vjp(lambda kernel: _lax_conv(x, kernel, strides, padding), kernel)[1](g)[0]
+
     # Dead code, hence free, where only the image's gradient is wanted.
-    dkernel = jax.vjp(lambda kernel: _lax_conv(x, kernel, strides, padding), kernel)[1](g)[0]
+    dkernel = lax.platform_dependent(x, kernel, g, cpu=canonical_kernel, default=compilers_kernel)
     return dx, dkernel
 
 
@@ -114,6 +121,22 @@ def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair
     kernel = kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
     phases = _conv(g, kernel, (1, 1), (rows_pad, cols_pad))
     return _interleave(cast(Array, phases), strides, channels)[:, :h, :w]
+
+
+def _kernel_gradient(x: Array, g: Array, window: Sequence[int], strides: Pair, padding: Padding) -> Array:
+    """Return the gradient of a convolution with respect to its kernel, as a forward convolution.
+
+    ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: the channels of x are its images, and its images channels.
+    """
+    dw = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        (1, 1),
+        padding,
+        rhs_dilation=strides,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return dw[:, : window[0], : window[1]].transpose(1, 2, 0, 3)
 
 
 def _phase_taps(k: int, s: int, pad: int, size: int, g_size: int) -> tuple[np.ndarray, Pair]:
