@@ -144,9 +144,11 @@ def test_blocks_cover_the_picture():
     assert layout((64, 64), 5, None).v == 1
 
 
+@pytest.mark.parametrize(("offset", "contrast"), [(0.0, 1.0), (0.95, 0.001)])
 @pytest.mark.parametrize("verbatim", [True, False])
-def test_a_periodic_texture_goes_on(verbatim):
-    texture = 0.9 + 0.05 * tiled((3, 4), 20, 21)
+def test_a_periodic_texture_goes_on(verbatim, offset, contrast):
+    """Also a bright one of hardly any contrast, for which the squares cancel all but wholly."""
+    texture = (offset + contrast * tiled((3, 4), 20, 21)).astype(np.float32)
     made = np.asarray(quilt_texture(texture, key=KEY, size=(25, 31), block=8, overlap=3, verbatim=verbatim))
     np.testing.assert_array_equal(made[3:], made[:-3])
     np.testing.assert_array_equal(made[:, 4:], made[:, :-4])

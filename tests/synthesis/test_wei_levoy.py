@@ -144,6 +144,17 @@ def test_one_colour_stays_one_colour():
     np.testing.assert_array_equal(made, jnp.broadcast_to(texture[0, 0], (8, 8, 3)))
 
 
+@x64
+def test_single_floats_find_the_same_neighbours():
+    """Of a bright texture of hardly any contrast, too, for which the squares cancel all but wholly."""
+    texture = (0.95 + 0.001 * noise(14, 14)).astype(np.float32)
+    options = {"size": 10, "window": 5, "levels": 2}
+    single = wei_levoy(jnp.asarray(texture), key=KEY, **options)
+    assert single.dtype == jnp.float32
+    exact = wei_levoy(jnp.asarray(texture, jnp.float64), key=KEY, **options)
+    np.testing.assert_array_equal(np.asarray(single, np.float64), exact)
+
+
 def stripes(side, period, axis):
     pattern = np.arange(side) // (period // 2) % 2
     pattern = pattern[:, None] if axis == 0 else pattern[None, :]
