@@ -36,12 +36,12 @@ class Texture(NamedTuple):
     photo_size: int
     """To which the photo's shorter side is brought before the piece is cut out."""
     window: int
-    """Of Efros & Leung's neighbourhoods; Wei & Levoy's are 2 pixels smaller."""
+    """Of Efros & Leung's neighbourhoods."""
     block: int
 
 
 TEXTURES = {
-    "brick": Texture(128, 15, 24),
+    "brick": Texture(96, 15, 24),
     "gravel": Texture(128, 9, 18),
     "grass": Texture(200, 11, 18),
     "ihc": Texture(128, 11, 18),
@@ -63,7 +63,7 @@ def methods(texture: Texture) -> dict[str, Callable[..., Array]]:
     """Return the three syntheses as they suit a texture, by what stands above their pictures."""
     return {
         "Efros & Leung": partial(vizsynth.efros_leung, window=texture.window),
-        "Wei & Levoy": partial(vizsynth.wei_levoy, window=texture.window - 2),
+        "Wei & Levoy": vizsynth.wei_levoy,
         "quilting": partial(vizsynth.quilt_texture, block=texture.block),
     }
 
