@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vizsynth import quilt_texture
-from vizsynth.synthesis.quilting import block_errors, layout, minimum_cut
+from vizsynth import quilt_texture, quilt_transfer
+from vizsynth.synthesis.quilting import block_errors, layout, minimum_cut, shrinking
 
 x64 = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(5)
@@ -68,7 +68,7 @@ def cut_by_hand(e, left, above, v):
     return new, best
 
 
-def by_hand(texture, key, size, b, v, tolerance, verbatim):
+def by_hand(texture, key, size, b, v, tolerance, verbatim, *, weight=1.0, besides=None):
     h, w = texture.shape[:2]
     step = b - v
     rows, cols = (max(1, int(np.ceil((side - v) / step))) for side in size)
@@ -80,7 +80,9 @@ def by_hand(texture, key, size, b, v, tolerance, verbatim):
         for y, x in np.ndindex(errors.shape):
             for r, c in product(range(b), repeat=2):
                 if (r < v and i > 0) or (c < v and j > 0):
-                    errors[y, x] += ((texture[y + r, x + c] - t[r, c]) ** 2).sum()
+                    errors[y, x] += weight * ((texture[y + r, x + c] - t[r, c]) ** 2).sum()
+            if besides is not None:
+                errors[y, x] += besides(y, x, i * step, j * step)
         if not verbatim:
             for before, (down, along) in (((i, j - 1), (0, step)), ((i - 1, j), (step, 0))):
                 if before in drawn:
@@ -230,6 +232,96 @@ def test_under_vmap_over_keys_and_under_jit():
     together = jax.jit(jax.vmap(quilt))(keys)
     for key, made in zip(keys, together, strict=True):
         np.testing.assert_array_equal(made, quilt(key))
+
+
+LUMINANCE = np.asarray([0.299, 0.587, 0.114])
+
+
+def transferred_by_hand(texture, content, key, b, iterations, alpha, tolerance):
+    of_texture, of_content = texture @ LUMINANCE, content @ LUMINANCE
+    wanted = (of_content - of_content.mean()) / of_content.std() * of_texture.std() + of_texture.mean()
+    made, size = None, content.shape[:2]
+    for n in range(iterations):
+        a = alpha if iterations == 1 else alpha + (1 - 2 * alpha) * n / (iterations - 1)
+
+        def besides(y, x, top, left, b=b, a=a, made=made):
+            error = 0.0
+            for r, c in product(range(b), repeat=2):
+                row, col = min(top + r, size[0] - 1), min(left + c, size[1] - 1)
+                error += (1 - a) * (of_texture[y + r, x + c] - wanted[row, col]) ** 2
+                if made is not None:
+                    error += a * ((texture[y + r, x + c] - made[row, col]) ** 2).sum()
+            return error
+
+        key_n, v = jax.random.fold_in(key, n), max(1, b // 6)
+        made, _ = by_hand(texture, key_n, size, b, v, tolerance, True, weight=a, besides=besides)
+        b = round(b * 2 / 3)
+    return made
+
+
+@x64
+@pytest.mark.parametrize(("b", "iterations", "alpha"), [(6, 2, 0.1), (7, 1, 0.4), (9, 3, 0.3)])
+def test_a_transfer_by_hand(b, iterations, alpha):
+    texture, content = noise(10, 11), noise(10, 9, seed=1) ** 2
+    expected = transferred_by_hand(texture, content, KEY, b, iterations, alpha, 0.2)
+    options = {"block": b, "iterations": iterations, "alpha": alpha, "tolerance": 0.2}
+    made = quilt_transfer(jnp.asarray(texture), jnp.asarray(content), key=KEY, **options)
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_a_texture_is_transferred_to_itself():
+    """And to what has its luminance, however dim."""
+    texture = noise(16, 21).astype(np.float32)
+    grey = np.repeat((texture @ LUMINANCE.astype(np.float32))[..., None], 3, axis=-1)
+    for content in (texture, grey / 4):
+        made = quilt_transfer(texture, content, key=KEY, block=6, iterations=1, alpha=0.0)
+        np.testing.assert_array_equal(made, texture)
+
+
+def test_a_content_of_one_grey_can_be_quilted():
+    texture = noise(12, 12).astype(np.float32)
+    content = np.full((9, 10, 3), 0.5, np.float32)
+    with jax.debug_nans(True):
+        made = quilt_transfer(texture, content, key=KEY, block=6, iterations=2)
+    assert made.shape == (9, 10, 3)
+    pixels = pieces_of(texture, 1, 1)
+    assert all(pixel.tobytes() in pixels for pixel in np.asarray(made).reshape(-1, 3))
+
+
+def test_blocks_shrink_by_a_third():
+    assert shrinking(36, 4) == [36, 24, 16, 11]
+
+
+def test_a_transfer_is_one_program():
+    texture, content = (jnp.asarray(noise(12, 12, seed=seed), jnp.float32) for seed in (0, 1))
+    transfer = lambda key, **options: quilt_transfer(  # noqa: E731
+        texture, content, key=key, block=6, iterations=2, **options
+    )
+    made = transfer(KEY)
+    programs = quilt_transfer.compiled._cache_size()
+    np.testing.assert_array_equal(made, transfer(KEY))
+    assert (made != transfer(KEY, alpha=0.4, tolerance=0.5)).any()
+    assert quilt_transfer.compiled._cache_size() == programs
+    together = jax.vmap(transfer)(jnp.stack([KEY, jax.random.key(6)]))
+    np.testing.assert_array_equal(together[0], made)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"content": noise(9, 9)[..., :1]}, ValueError, r"content must be \[h, w, 3\]"),
+        ({"content": noise(6, 9)}, ValueError, "size of 6x9 is smaller than the block, 7"),
+        ({"alpha": 1.1}, ValueError, r"alpha must lie in \[0, 1\]"),
+        ({"iterations": 0}, ValueError, "iterations must be a positive integer"),
+        ({"iterations": 3}, ValueError, "of 3 pixels in the last of 3 iterations.*larger blocks"),
+        ({"tolerance": -1.0}, ValueError, "tolerance must be at least 0"),
+        ({"key": jax.random.split(KEY)}, ValueError, "one key.*jax.vmap"),
+    ],
+)
+def test_what_a_transfer_refuses(changed, error, says):
+    given = {"content": noise(9, 9), "key": KEY, "block": 7, "iterations": 2} | changed
+    with pytest.raises(error, match=says):
+        quilt_transfer(noise(12, 12), given.pop("content"), **given)
 
 
 @pytest.mark.parametrize(

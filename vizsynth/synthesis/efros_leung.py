@@ -94,7 +94,8 @@ def efros_leung(
 
     Returns:
         The picture `[height, width, 3]`: 3x3 pixels of the source in the middle, and around them pixels of
-        the source. Departures: the order of the pixels is the same for every key; and none waits until it
+        the source. Where a neighbourhood has an exact match, no other is near enough to be drawn, so that
+        the seed goes on as the source does until that ends, as in the paper. Departures: the order of the pixels is the same for every key; and none waits until it
         has a match below the paper's threshold (0.3), so that a picture takes as many steps as it has pixels.
 
     Raises:

@@ -1,6 +1,7 @@
 """Image quilting: blocks of a source, laid so that they overlap, and cut where they differ least.
 
-Efros & Freeman, Image Quilting for Texture Synthesis and Transfer, 2001, section 2.
+Efros & Freeman, Image Quilting for Texture Synthesis and Transfer, 2001, sections 2 (synthesis) and 3
+(transfer).
 """
 
 from collections.abc import Callable
@@ -8,14 +9,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import check_count
-from vizsynth.entry import entry
+from vizsynth.entry import as_image, entry, is_concrete
+from vizsynth.images import luminance
 from vizsynth.synthesis.nonparametric import (
     HIGHEST,
     Number,
+    Place,
     centred,
     check_at_least_0,
     check_texture,
@@ -130,7 +134,7 @@ def minimum_cut(
     return (pixel[None, :] >= first_col[:, None]) & (pixel[:, None] >= first_row[None, :])
 
 
-Besides = Callable[[tuple[Array, Array]], tuple[Float[Array, "rows cols"], Float[Array, ""]]]
+Besides = Callable[[Place], tuple[Float[Array, "rows cols"], Float[Array, ""]]]
 """What else a block at (top, left) shall be like: the error of each block of the source, and its scale."""
 
 
@@ -251,3 +255,116 @@ def quilt_texture(
     shape = as_size(size)
     canvas = _quilted(texture, key, layout(shape, block, overlap), tolerance, verbatim=verbatim)
     return canvas[: shape[0], : shape[1]]
+
+
+def _check_transfer(
+    texture: Any, content: Any, key: Any, block: Any, iterations: Any, alpha: Any, tolerance: Any
+) -> None:
+    size = as_image(content, name="content").shape[:2]
+    check_texture(texture, size, key)
+    check_blocks(texture, size, block, None, tolerance)
+    check_count(iterations, "iterations")
+    if is_concrete(alpha) and not 0 <= np.asarray(alpha) <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
+    if (last := shrinking(block, iterations)[-1]) < _SMALLEST:
+        raise ValueError(
+            f"blocks of {block} are of {last} pixels in the last of {iterations} iterations, fewer than "
+            f"{_SMALLEST}; give larger blocks or fewer iterations"
+        )
+
+
+_SMALLEST = 4
+
+
+def shrinking(block: int, iterations: int) -> list[int]:
+    """Return the side of the blocks in each iteration: each time less by a third.
+
+    >>> shrinking(18, 3)
+    [18, 12, 8]
+    """
+    return [round(block * (2 / 3) ** i) for i in range(iterations)]
+
+
+def correspondence(texture: Image, content: Float[Array, "h2 w2 3"]) -> tuple[Array, Array]:
+    """Return both luminances less their mean, `[h, w, 1]`, that of the content of the texture's deviation.
+
+    >>> texture = jnp.asarray([[[0.0] * 3, [1.0] * 3]])
+    >>> [found[0, :, 0].tolist() for found in correspondence(texture, texture / 4)]
+    [[-0.5, 0.5], [-0.5, 0.5]]
+    """
+    source, target = (y - y.mean(keepdims=True) for y in (luminance(texture), luminance(content)))
+    deviation = target.std()
+    scale = jnp.where(deviation > 0, source.std() / jnp.where(deviation > 0, deviation, 1), 1)
+    return source[..., None], (target * scale)[..., None]
+
+
+@entry(static=("block", "iterations"), check=_check_transfer)
+def quilt_transfer(
+    texture: Image,
+    content: Float[Array, "height width 3"],
+    *,
+    key: Key,
+    block: int = 12,
+    iterations: int = 3,
+    alpha: Number = 0.1,
+    tolerance: Number = 0.1,
+) -> Float[Array, "height width 3"]:
+    """Quilt the content of the texture: α (Σ_overlaps (s − t)² + Σ (s − t′)²) + (1 − α) Σ (Y_s − Y_c)².
+
+    The second and third sum are over the whole block: t′ is what the iteration before made there, Y the
+    luminance.
+
+    Args:
+        texture: the source, float RGB in [0, 1], `[h, w, 3]`.
+        content: the picture that shall be seen, float RGB in [0, 1], `[height, width, 3]`.
+        key: for the draws.
+        block: the side of the blocks in the first iteration, less by a third in each that follows. They
+            overlap by a sixth.
+        iterations: N, how often the whole is quilted.
+        alpha: α of the first iteration; that of the last is 1 − α, those between rise evenly: α_i =
+            0.8 (i − 1) / (N − 1) + 0.1 if it is 0.1.
+        tolerance: of the error, relative to the least; at least 0.
+
+    Returns:
+        The picture `[height, width, 3]`, pixels of the texture. Departures: the content's luminance is
+        brought to the mean and the deviation of the texture's, of which the paper says nothing; where blocks
+        reach beyond the content, its edge repeats.
+
+    Raises:
+        TypeError, ValueError: a texture or a content that is no image or is smaller than the block; blocks
+            that become smaller than 4 pixels; α outside [0, 1]; a negative tolerance; several keys.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> texture, content = jax.random.uniform(jax.random.key(0), (2, 16, 20, 3))
+        >>> vizsynth.quilt_transfer(texture, content, key=jax.random.key(1), block=8, iterations=2).shape
+        (16, 20, 3)
+    """
+    shape = (content.shape[0], content.shape[1])
+    content = content.astype(texture.dtype)
+    mean = texture.mean(axis=(0, 1), keepdims=True)
+    source_map, content_map = correspondence(texture, content)
+    first = jnp.asarray(alpha, texture.dtype)
+    made = content  # not looked at
+
+    for i, b in enumerate(shrinking(block, iterations)):
+        laid = layout(shape, b, None)
+        beyond = [(0, whole - side) for side, whole in zip(shape, laid.canvas, strict=True)]
+        target = jnp.pad(content_map, (*beyond, (0, 0)), mode="edge")
+        before = jnp.pad(made - mean, (*beyond, (0, 0)), mode="edge")
+        weight = first + (1 - 2 * first) * (i / max(1, iterations - 1))
+        everywhere = jnp.ones((b, b), texture.dtype)
+        parts = [(source_map, target, (1 - weight) * everywhere)]
+        if i > 0:
+            parts.append((texture - mean, before, weight * everywhere))
+
+        def besides(at: Place, parts: Any = parts, b: int = b) -> tuple[Array, Array]:
+            wanted = [(image, cut(whole, at, b), weights) for image, whole, weights in parts]
+            errors = [block_errors(image, t, weights) for image, t, weights in wanted]
+            scales: list[Array] = [(weights * jnp.square(t).sum(axis=-1)).sum() for _, t, weights in wanted]
+            return sum(errors[1:], errors[0]), sum(scales[1:], scales[0])
+
+        key_i = jax.random.fold_in(key, i)
+        made = _quilted(texture, key_i, laid, tolerance, verbatim=True, weight=weight, besides=besides)
+        made = made[: shape[0], : shape[1]]
+    return made
