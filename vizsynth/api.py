@@ -86,6 +86,7 @@ from vizsynth.synthesis.multifaceted import visualize_facets as visualize_facets
 from vizsynth.synthesis.pgd import pgd as pgd
 from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
 from vizsynth.synthesis.quilting import quilt_texture as quilt_texture
+from vizsynth.synthesis.quilting import quilt_transfer as quilt_transfer
 from vizsynth.synthesis.style import transfer_style as transfer_style
 from vizsynth.synthesis.texture import Gram as Gram
 from vizsynth.synthesis.texture import synthesize_texture as synthesize_texture
