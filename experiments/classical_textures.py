@@ -4,6 +4,7 @@ Three syntheses without a network make more of four textures. Written are
 
 - `textures.png`: a row a texture: the source, then Efros & Leung's pixels (1999), Wei & Levoy's pixels (2000)
   and Efros & Freeman's quilt (2001);
+- `transfer.png`: photos quilted of one of the textures, once and three times over;
 - `classical_textures.json`: settings, seconds, and how much of each picture stands like that in its source;
   `caption.md`: what the pictures show.
 """
@@ -25,6 +26,8 @@ from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import center_crop
 
+CONTENTS = ("chelsea", "astronaut")
+ITERATIONS = (1, 3)
 ENLARGED = 2
 PIECE = 12
 """The side of the pieces that are looked for in the source."""
@@ -73,6 +76,20 @@ def enlarged(image: Any) -> np.ndarray:
     return np.kron(np.asarray(image, np.float32), np.ones((ENLARGED, ENLARGED, 1), np.float32))
 
 
+def draw_transfer(path: Path, texture: Array, *, size: int, seed: int) -> None:
+    """Draw photos, and the quilts that show them."""
+    rows = []
+    for name in CONTENTS:
+        content = read_image(PHOTOS / f"{name}.jpg", size=(size, size))
+        made = [
+            vizsynth.quilt_transfer(texture, content, key=jax.random.key(seed), iterations=iterations)
+            for iterations in ITERATIONS
+        ]
+        rows.append([enlarged(image) for image in (content, *made)])
+    heads = ["photo", "quilted once", f"{ITERATIONS[-1]} times"]
+    write_image(path, figures.sheet(rows, row_labels=CONTENTS, column_labels=heads))
+
+
 def run(out: Path, *, quick: bool = False, seed: int = 0, side: int | None = None) -> None:
     """Make all pictures, twice as large as their sources of `side` pixels."""
     out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +113,9 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, side: int | None = Non
         rows.append(row)
     heads = ["source", *methods(TEXTURES[names[0]])]
     write_image(out / "textures.png", figures.sheet(rows, row_labels=names, column_labels=heads))
+    last = TEXTURES[names[-1]]
+    texture = center_crop(read_image(PHOTOS / f"{names[-1]}.jpg", size=last.photo_size), (side, side))
+    draw_transfer(out / "transfer.png", texture, size=3 * side, seed=seed)
     record = {
         "seed": seed,
         "source": [side, side],
@@ -107,9 +127,10 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, side: int | None = Non
     caption = (
         f"Textures of {side}x{side} px ({', '.join(names)}) made {2 * side}x{2 * side} px without a network: "
         "pixel by pixel from the middle (Efros & Leung, 1999), row by row and from coarse to fine (Wei & "
-        f"Levoy, 2000), and of blocks with least cuts between them (Efros & Freeman, 2001); seed {seed}."
+        f"Levoy, 2000), and of blocks with least cuts between them (Efros & Freeman, 2001); seed {seed}. "
+        f"Transfer: {' and '.join(CONTENTS)} quilted of {names[-1]}."
     )
-    figure.tell(out, "classical_textures", record, caption, names)
+    figure.tell(out, "classical_textures", record, caption, [*names, *CONTENTS])
 
 
 def main() -> None:

@@ -89,14 +89,15 @@ def efros_leung(
         key: for the seed and the draws.
         size: of the picture, `(height, width)` or its side; at least the window.
         window: the side of the neighbourhoods, odd: as large as the largest regular structure. σ is a
-            6.4th of it.
+            6.4th of it. All neighbourhoods of the source are in memory: 4 h w window² numbers.
         tolerance: ε, at least 0.
 
     Returns:
         The picture `[height, width, 3]`: 3x3 pixels of the source in the middle, and around them pixels of
         the source. Where a neighbourhood has an exact match, no other is near enough to be drawn, so that
-        the seed goes on as the source does until that ends, as in the paper. Departures: the order of the pixels is the same for every key; and none waits until it
-        has a match below the paper's threshold (0.3), so that a picture takes as many steps as it has pixels.
+        the seed goes on as the source does until that ends, as in the paper. Departures: the order of the
+        pixels is the same for every key; and none waits until it has a match below a threshold (0.3 in the
+        pseudocode), so that a picture takes as many steps as it has pixels.
 
     Raises:
         TypeError, ValueError: a texture that is no image or is smaller than the window; an even window; a
