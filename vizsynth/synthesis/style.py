@@ -32,6 +32,7 @@ from vizsynth.synthesis.texture import (
     check_run,
     check_weights,
     shrink,
+    summing_dtype,
     texture_loss,
     texture_statistics,
 )
@@ -52,7 +53,7 @@ def content_loss(found: Float[Array, "..."], wanted: Float[Array, "..."]) -> Flo
     >>> float(content_loss(jnp.asarray([1.0, 4.0]), jnp.asarray([1.0, 2.0])))
     2.0
     """
-    dtype = jnp.promote_types(found.dtype, jnp.float32)
+    dtype = summing_dtype(found.dtype)
     away = found.astype(dtype) - wanted.astype(dtype)
     return (away * away).sum() / 2
 
@@ -246,8 +247,8 @@ def transfer_style(
         parametrization: what is optimized. The paper's is `Pixels()`.
         optimizer: `optimizer(learning_rate)` is an optax transformation; line searches too.
         learning_rate: its step; for L-BFGS, where the search for the step begins.
-        cuts: layers between which activations are computed again rather than kept, such as VGG's pools: so
-            larger pictures fit into memory.
+        cuts: layers between which activations are computed again rather than kept, so that larger pictures
+            fit into memory: `vizsynth.synthesis.texture.VGG_CUTS` for VGG.
         ops: another table of arithmetic; `vizsynth.ops.average_pooling` is the paper's.
         state: of an earlier result, to go on from. It holds its own keys. `enlarge` brings it to another
             size.

@@ -36,6 +36,14 @@ Guidance = Float[Array, "h w"]
 VGG_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """The first layer of each block: where style and texture are read (Gatys 2016)."""
 
+VGG_CUTS = ("relu1_1", "relu1_2", "pool1", "relu2_1", "relu2_2", "pool2", "pool3", "pool4")
+"""Where VGG is cut for large pictures: the gradient then needs little more memory than the forward pass."""
+
+
+def summing_dtype(dtype: Any) -> Any:
+    """Return the precision in which many numbers of a kind are summed: float32 at least."""
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
 
 def gram(features: Float[Array, "h w c"], guidance: Guidance | None = None) -> Float[Array, "c c"]:
     """Return the Gram matrix G_ij = Σ_k T_k² F_ik F_jk / Σ_k T_k²: which features occur together.
@@ -52,15 +60,15 @@ def gram(features: Float[Array, "h w c"], guidance: Guidance | None = None) -> F
     >>> gram(jnp.asarray([[[2.0, 4.0], [6.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])).tolist()
     [[10.0, 2.0], [2.0, 4.0]]
     """
-    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    dtype = summing_dtype(features.dtype)
     F = features.reshape(-1, features.shape[-1])
-    if guidance is None:
-        F = F / jnp.asarray(np.sqrt(len(F)), F.dtype)  # before the product: half precision overflows
-    else:
+    M = jnp.asarray(len(F), dtype)
+    if guidance is not None:
         T = guidance.reshape(-1).astype(dtype)
-        norm = jnp.sqrt((T * T).sum())
-        F = F * (T / jnp.where(norm > 0, norm, jnp.ones_like(norm)))[:, None].astype(F.dtype)
-    return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype)
+        F = F * T[:, None].astype(F.dtype)
+        M = (T * T).sum()
+        M = jnp.where(M > 0, M, jnp.ones_like(M))
+    return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype) / M
 
 
 @register_dataclass
@@ -235,8 +243,8 @@ def synthesize_texture(
             `Pixels(std=0.2)`, with which the colours come late.
         optimizer: `optimizer(learning_rate)` is an optax transformation; line searches too.
         learning_rate: its step; for L-BFGS, where the search for the step begins.
-        cuts: layers between which activations are computed again rather than kept, such as VGG's pools: so
-            larger pictures fit into memory.
+        cuts: layers between which activations are computed again rather than kept, so that larger pictures
+            fit into memory: `VGG_CUTS` for VGG.
         ops: another table of arithmetic. With `vizsynth.ops.average_pooling` means are taken in place of
             maxima, as in the paper (whose network's weights were scaled for it).
         state: of an earlier result, to go on from. It holds its own keys.

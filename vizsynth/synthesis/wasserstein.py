@@ -18,6 +18,8 @@ import numpy as np
 from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
+from vizsynth.synthesis.texture import summing_dtype
+
 
 class Moments(NamedTuple):
     """The mean of features and their covariance."""
@@ -39,7 +41,7 @@ class Wasserstein:
 
     def statistics(self, features: Float[Array, "h w c"], guidance: Any = None) -> Moments:
         """Return the mean and the covariance, each position counting as its guidance does."""
-        dtype = jnp.promote_types(features.dtype, jnp.float32)
+        dtype = summing_dtype(features.dtype)
         c = features.shape[-1]
         F = features.reshape(-1, c).astype(dtype)
         if guidance is None:
