@@ -1,10 +1,10 @@
 """Texture synthesis by the nearest causal neighbourhood, in raster order, from coarse to fine.
 
 Wei & Levoy, Fast Texture Synthesis using Tree-structured Vector Quantization, 2000, sections 2 and 3: the
-search for the nearest is exact. It is a product of a matrix and a vector inside the compiled scan: on a CPU
-of two cores three to five times as fast as a k-d tree (SciPy's, which is exact too) with a source of 64
-pixels a side, and more with a larger one, for in a hundred dimensions the tree prunes little; and it runs
-under `jit` and `vmap`. The paper's own tree (section 4) is fast because a near neighbour is enough for it.
+search for the nearest is exact. It is a product of a matrix and a vector inside the compiled scan: on CPU
+three to five times as fast as a k-d tree (SciPy's, which is exact too) with a source of 64 pixels a side, and
+more with a larger one, for in a hundred dimensions the tree prunes little; and it runs under `jit` and
+`vmap`. The paper's own tree (section 4) is fast because a near neighbour is enough for it.
 """
 
 from typing import Any
