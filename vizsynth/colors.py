@@ -14,11 +14,13 @@ from jaxtyping import Array, Float
 
 from vizsynth.types import Image
 
+Other = Float[Array, "h2 w2 3"]
+
 # Y, I, Q of the NTSC standard: luminance and two differences of colour.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def keep_luminance(image: Image, *, colors: Image) -> Image:
+def keep_luminance(image: Image, *, colors: Other) -> Image:
     """Return the luminance of one picture with the two other channels, I and Q, of another.
 
     >>> grey, red = jnp.full((1, 1, 3), 0.5), jnp.asarray([[[1.0, 0.0, 0.0]]])
@@ -34,7 +36,7 @@ def keep_luminance(image: Image, *, colors: Image) -> Image:
     return colors + change[..., None] * jnp.asarray(np.linalg.inv(_YIQ)[:, 0], image.dtype)[None, None]
 
 
-def match_colors(image: Image, *, to: Image, eps: float = 1e-5) -> Image:
+def match_colors(image: Image, *, to: Other, eps: float = 1e-5) -> Image:
     """Return A (x − μ) + ν: the mean and covariance of the colours become those of another picture.
 
     With covariances C of the picture and D of the other, A = D^½ (D^½ C D^½)^−½ D^½, which moves colours as
@@ -53,7 +55,7 @@ def match_colors(image: Image, *, to: Image, eps: float = 1e-5) -> Image:
     return (image - mean[None, None]) @ A.T + wanted_mean[None, None]
 
 
-def _moments(image: Image, eps: float) -> tuple[Float[Array, "3"], Float[Array, "3 3"]]:
+def _moments(image: Other, eps: float) -> tuple[Float[Array, "3"], Float[Array, "3 3"]]:
     pixels = image.reshape(-1, 3)
     mean = pixels.mean(axis=0)
     away = pixels - mean[None]
@@ -66,7 +68,7 @@ def _power(matrix: Float[Array, "3 3"], power: float) -> Float[Array, "3 3"]:
     return (vectors * (values**power)[None]) @ vectors.T
 
 
-def match_histogram(image: Image, *, to: Image) -> Image:
+def match_histogram(image: Image, *, to: Other) -> Image:
     """Return the picture whose every channel has the values of another's, in its own order.
 
     The value at a rank becomes the other picture's value at that rank (between two of them, linearly).

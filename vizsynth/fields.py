@@ -101,8 +101,11 @@ def field_size(net: Network, layer: str) -> tuple[float, float]:
             raise _FoundError(value)
         return value
 
+    unknown = ValueError(f"the network has no layer {layer!r}")
+    if layer not in getattr(net, "layers", (layer,)):
+        raise unknown
     try:
         net(jnp.zeros((1, 1, 1, 3)), tap=tap, ops=_counting)
     except _FoundError as found:
         return found.field.rows, found.field.columns
-    raise ValueError(f"the network has no layer {layer!r}")
+    raise unknown

@@ -9,7 +9,7 @@ picture p is a deep layer's features P, and its style the Gram matrices of sever
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from vizsynth.types import Image, Key, Keys, Network, Synthesis
 from vizsynth.updates import Averaged, average_iterates, averaged
 
 Number = float | Float[Array, ""]
+Style = Float[Array, "_ _ 3"]
 Mask = Float[Array, "_ _"]
 
 
@@ -58,18 +59,9 @@ def content_loss(found: Float[Array, "..."], wanted: Float[Array, "..."]) -> Flo
     return (away * away).sum() / 2
 
 
-class Wanted(NamedTuple):
-    """What a result is compared with: constants of the optimization."""
-
-    content: dict[str, Array]
-    """P of each content layer."""
-    styles: tuple[dict[str, Any], ...]
-    """The statistics of each style that has a loss of its own."""
-
-
 def style_targets(
     net: Network,
-    styles: Sequence[Image],
+    styles: Sequence[Style],
     shares: Float[Array, " k"],
     layers: Sequence[str],
     *,
@@ -190,7 +182,7 @@ def _warn_if_small(net: Any, style: Any, layers: Any, i: int) -> None:
 def transfer_style(
     net: Network,
     content: Image,
-    styles: Sequence[Image],
+    styles: Sequence[Style],
     *,
     key: Keys | None = None,
     steps: int = 200,
