@@ -37,6 +37,10 @@ BY_POSITION = {
     "activation_atlas": {"directions"},
     "visualize_latent": {"generator"},
     "visualize_facets": {"starts"},
+    "stylize": {"stylizer", "style"},
+    "train_style": {"stylizer"},
+    "adain": {"content_features", "style_features"},
+    "transfer_adain": {"decoder"},
 }
 
 

@@ -55,6 +55,9 @@ from vizsynth.maps.smooth_grad import var_grad as var_grad
 from vizsynth.maps.xgrad_cam import xgrad_cam as xgrad_cam
 from vizsynth.models import load as load
 from vizsynth.synthesis.activation_grid import activation_grid as activation_grid
+from vizsynth.synthesis.adain import adain as adain
+from vizsynth.synthesis.adain import adain_loss as adain_loss
+from vizsynth.synthesis.adain import transfer_adain as transfer_adain
 from vizsynth.synthesis.adversarial import l2_ball as l2_ball
 from vizsynth.synthesis.adversarial import linf_ball as linf_ball
 from vizsynth.synthesis.apgd import apgd_ce as apgd_ce
@@ -70,6 +73,9 @@ from vizsynth.synthesis.deepdream import deepdream_zoom as deepdream_zoom
 from vizsynth.synthesis.deepfool import deepfool as deepfool
 from vizsynth.synthesis.diversity import visualize_diverse as visualize_diverse
 from vizsynth.synthesis.efros_leung import efros_leung as efros_leung
+from vizsynth.synthesis.fast_style import perceptual_loss as perceptual_loss
+from vizsynth.synthesis.fast_style import stylize as stylize
+from vizsynth.synthesis.fast_style import train_style as train_style
 from vizsynth.synthesis.feature_visualization import visualize_feature as visualize_feature
 from vizsynth.synthesis.fgsm import fgsm as fgsm
 from vizsynth.synthesis.fooling import fool as fool

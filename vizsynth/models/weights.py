@@ -225,6 +225,17 @@ def write(
     dtype: Any = None,
 ) -> None:
     """Write arrays, named by their paths, and their record; the file appears whole or not at all."""
+    write_tensors(path, arrays, {FORMAT: to_json(record)}, dtype=dtype)
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray | Array],
+    metadata: Mapping[str, str],
+    *,
+    dtype: Any = None,
+) -> None:
+    """Write arrays and metadata as safetensors; the file appears whole or not at all."""
     from safetensors.numpy import save as encode
 
     path = Path(path)
@@ -234,7 +245,7 @@ def write(
         if large := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
             raise WeightsError(f"numbers too large for {np.dtype(dtype)} in {', '.join(large)}")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    data = encode(contiguous, metadata={FORMAT: to_json(record)})
+    data = encode(contiguous, metadata=dict(metadata))
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # the same folder, so the same file system
     try:
         try:

@@ -1,0 +1,460 @@
+"""Style in one pass: a network is trained to minimize a perceptual loss, and then only run.
+
+Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016,
+section 3; several styles in one network: Dumoulin, Shlens & Kudlur, A Learned Representation for Artistic
+Style, 2017.
+
+The perceptual loss of a picture x, a photo p and a style s is, over layers of a fixed network,
+
+    L = α mean_l C_l + β mean_l E_l + γ V
+
+C_l = ‖F^l(x) − F^l(p)‖² / ‖F^l(p)‖², E_l = Σ_ij (G^l_ij(x) − G^l_ij(s))² / Σ_ij G^l_ij(s)², F^l being the
+features and G^l their Gram matrices, and V the total variation over the number of values. So relative, α and
+β mean the same in any network; with `relative=False` they are as in the papers.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from vizsynth import ascent
+from vizsynth.entry import as_images, entry, is_concrete
+from vizsynth.priors import total_variation
+from vizsynth.synthesis.pictures import Optimizer, warn_if_diverged
+from vizsynth.synthesis.texture import check_layers, check_run, gram, texture_loss
+from vizsynth.taps import run
+from vizsynth.types import Images, Key, Network, Synthesis
+
+Number = float | Float[Array, ""]
+Styles = Float[Array, "styles hs ws 3"]
+
+CONTENT_LAYERS = ("relu2_2",)
+STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
+"""Of VGG-16; Johnson's fourth style layer is relu4_3."""
+
+
+# One pass ---------------------------------------------------------------------------
+
+
+def style_weights(style: Any, n: int, styles: int, dtype: Any = jnp.float32) -> Float[Array, "n styles"]:
+    """Return the weights of the styles for each image: of an index one 1, and zeros.
+
+    >>> style_weights(1, 1, 3).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    style = jnp.asarray(style)
+    if jnp.issubdtype(style.dtype, jnp.integer):
+        return jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
+    return jnp.broadcast_to(style.astype(dtype), (n, styles))
+
+
+def _styles(stylizer: Any) -> tuple[str, ...]:
+    names = getattr(stylizer, "styles", None)
+    if not callable(stylizer) or not isinstance(names, tuple):
+        raise TypeError(
+            f"stylizer must be a stylizer (vizsynth.models.load_stylizer), not {type(stylizer).__name__}"
+        )
+    return names
+
+
+def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
+    names = _styles(stylizer)
+    as_images(images)
+    listed = ", ".join(f"{i}: {name}" for i, name in enumerate(names))
+    if isinstance(style, str):
+        raise TypeError(
+            f"style is an index or weights, not {style!r}: vizsynth.models.find_style(stylizer, name) gives "
+            f"the index of a name ({listed})"
+        )
+    values = style if hasattr(style, "dtype") else np.asarray(style)
+    n, kinds = len(images), len(names)
+    if jnp.issubdtype(values.dtype, jnp.integer):
+        if values.shape not in ((), (n,)):
+            raise ValueError(f"{n} images take one style or {n}, not an array of indices {values.shape}")
+        if is_concrete(values) and not ((np.asarray(values) >= 0) & (np.asarray(values) < kinds)).all():
+            raise ValueError(f"there is no style {style}; the styles are {listed}")
+    elif jnp.issubdtype(values.dtype, jnp.floating):
+        if values.shape not in ((kinds,), (n, kinds)):
+            raise ValueError(
+                f"the weights of {kinds} styles ({listed}) must be [{kinds}] or [{n}, {kinds}], "
+                f"not {tuple(values.shape)}"
+            )
+        if is_concrete(values) and not np.isfinite(np.asarray(values)).all():
+            raise ValueError(f"the weights of styles must be finite, not {np.asarray(values).tolist()}")
+    else:
+        raise TypeError(f"style is an index or weights, not {values.dtype}")
+    if min(images.shape[1:3]) < 5:
+        raise ValueError(f"a stylizer takes images of at least 5x5 pixels, not {tuple(images.shape[1:3])}")
+
+
+@entry(check=_check_stylize)
+def stylize(
+    stylizer: Any,
+    images: Images,
+    style: int | Int[Array, "..."] | Sequence[float] | Float[Array, "..."] = 0,
+) -> Images:
+    """Return T(x; Σ_s w_s γ_s, Σ_s w_s β_s): photos in a style, or between styles, in one pass.
+
+    Args:
+        stylizer: a trained network, `vizsynth.models.load_stylizer()`.
+        images: float RGB in [0, 1], `[n, h, w, 3]`, of any size of at least 5x5 pixels.
+        style: the index of a style, or one an image; or the weights w of the styles, `[styles]` or
+            `[n, styles]`, floats: their scales and shifts γ, β are mixed (Dumoulin, section 3.3). Weights
+            that sum to 1 lie between the styles. Another style does not compile anew.
+
+    Returns:
+        Pictures of the images' size, in [0, 1].
+
+    Raises:
+        TypeError: something else than a stylizer; a style that is neither an index nor weights.
+        ValueError: a style that does not exist; weights that are not one a style; images too small.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.stylizer(["a", "b"], widths=(4, 6, 8), blocks=1, key=jax.random.key(0))
+        >>> photos = jax.random.uniform(jax.random.key(1), (2, 18, 21, 3))
+        >>> vizsynth.stylize(net, photos, [0.5, 0.5]).shape
+        (2, 18, 21, 3)
+    """
+    weights = style_weights(jnp.asarray(style), len(images), len(stylizer.styles), images.dtype)
+    return stylizer(images, weights)
+
+
+# The loss ---------------------------------------------------------------------------
+
+
+class PerceptualLoss(NamedTuple):
+    """The perceptual loss of each picture, and its terms before they are weighted."""
+
+    total: Float[Array, " n"]
+    """α · content + β · style + γ · total variation."""
+    content: Float[Array, " n"]
+    """mean_l C_l."""
+    style: Float[Array, " n"]
+    """mean_l E_l."""
+    total_variation: Float[Array, " n"]
+    """V."""
+
+
+class Weighting(NamedTuple):
+    """What the terms of a perceptual loss count."""
+
+    content: Number
+    style: Number
+    total_variation: Number
+
+
+def style_statistics(net: Network, styles: Styles, layers: Sequence[str]) -> dict[str, Array]:
+    """Return the Gram matrices `[s, c, c]` of pictures at each layer."""
+    seen = run(net, styles, tuple(layers))[1]
+    return {layer: jax.vmap(gram)(seen[layer]) for layer in layers}
+
+
+def perceptual_terms(
+    net: Network,
+    images: Images,
+    content: Images,
+    wanted: dict[str, Float[Array, "n c c"]],
+    *,
+    content_layers: Sequence[str],
+    weighting: Weighting,
+    relative: bool = True,
+) -> PerceptualLoss:
+    """Return the perceptual loss of pictures for Gram matrices that are known: one set a picture."""
+    found = run(net, images, (*content_layers, *(layer for layer in wanted if layer not in content_layers)))[
+        1
+    ]
+    theirs = run(net, content, tuple(content_layers))[1]
+
+    def apart(F: Array, P: Array) -> Array:
+        count = jnp.asarray(P.size, P.dtype)
+        norm = (P * P).sum() if relative else count
+        return ((F - P) * (F - P)).sum() / jnp.where(norm > 0, norm, jnp.ones_like(norm))
+
+    away = [jax.vmap(apart)(found[layer], theirs[layer]) for layer in content_layers]
+    contents = sum(away[1:], away[0]) / len(away)
+    grams = {layer: jax.vmap(gram)(found[layer]) for layer in wanted}
+    styles = jax.vmap(lambda found, wanted: texture_loss(found, wanted, relative=relative))(grams, wanted)
+    variation = total_variation(images) / (images.size // len(images))
+    a, b, c = (jnp.asarray(w, contents.dtype) for w in weighting)
+    total = a * contents + b * styles.astype(contents.dtype) + c * variation.astype(contents.dtype)
+    return PerceptualLoss(total, contents, styles, variation)
+
+
+def _check_weighting(content_weight: Any, style_weight: Any, tv_weight: Any) -> None:
+    named = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    for name, value in named.items():
+        if is_concrete(value) and not (np.isfinite(float(value)) and float(value) >= 0):
+            raise ValueError(f"{name} must be at least 0, not {float(value)}")
+
+
+def _check_loss(
+    net: Any,
+    images: Any,
+    content: Any,
+    styles: Any,
+    content_layers: Any,
+    style_layers: Any,
+    content_weight: Any,
+    style_weight: Any,
+    tv_weight: Any,
+    relative: Any,
+) -> None:
+    del relative
+    content, styles = as_images(content, name="content"), as_images(styles, name="styles")
+    if content.shape != images.shape:
+        raise ValueError(
+            f"content must be a photo for each picture, of its size: {tuple(images.shape)}, "
+            f"not {tuple(content.shape)}"
+        )
+    if len(styles) not in (1, len(images)):
+        raise ValueError(f"{len(images)} images take one style picture or {len(images)}, not {len(styles)}")
+    _check_weighting(content_weight, style_weight, tv_weight)
+    check_layers(net, images[0], content_layers, None, "content_layers")
+    for pictures in (images, styles):
+        check_layers(net, pictures[0], style_layers, None, "style_layers")
+
+
+@entry(static=("content_layers", "style_layers", "relative"), check=_check_loss)
+def perceptual_loss(
+    net: Network,
+    images: Images,
+    content: Images,
+    styles: Styles,
+    *,
+    content_layers: Sequence[str] = CONTENT_LAYERS,
+    style_layers: Sequence[str] = STYLE_LAYERS,
+    content_weight: Number = 1.0,
+    style_weight: Number = 1.0,
+    tv_weight: Number = 0.0,
+    relative: bool = True,
+) -> PerceptualLoss:
+    """Return L = α mean_l C_l + β mean_l E_l + γ V of each picture: how far from photo and style.
+
+    Args:
+        net: the network that sees, VGG's trunk for instance.
+        images: the pictures that are judged, float RGB in [0, 1].
+        content: the photo of each, of its size.
+        styles: a picture of the style for all, or one for each; of another size, if you like.
+        content_layers: where the photo's features are compared.
+        style_layers: where the style's Gram matrices are compared.
+        content_weight: α.
+        style_weight: β.
+        tv_weight: γ; V is the total variation (β = 2) over h · w · 3.
+        relative: whether C_l and E_l are divided by what a picture without any features would have. With
+            False, C_l = ‖F − P‖² over the number of features, Johnson's equation 2, and
+            E_l = Σ_ij (G_ij − Ĝ_ij)² / (4 N²), G = F Fᵀ over the M positions, N being the channels. Johnson
+            divides G by N M and sums the squares (equation 4): that is 4 E_l. His code and PyTorch's
+            examples take the mean of the squares of the same: 4 E_l / N². Both add layers up, where we take
+            their mean: multiply by their number. (Johnson's pixels are 0..255, besides.)
+
+    Returns:
+        For each picture L, and the three terms before they are weighted.
+
+    Raises:
+        ValueError: photos that are not one a picture, of its size; layers that the network does not have;
+            weights below 0.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
+        >>> x, p, s = jax.random.uniform(jax.random.key(1), (3, 1, 48, 48, 3))
+        >>> options = {"content_layers": ["fire2"], "style_layers": ["relu1", "fire2"]}
+        >>> found = vizsynth.perceptual_loss(net, x, p, s, **options)
+        >>> float(vizsynth.perceptual_loss(net, p, p, p, **options).total[0]), bool(found.total[0] > 0)
+        (0.0, True)
+    """
+    wanted = style_statistics(net, styles, style_layers)
+    wanted = {k: jnp.broadcast_to(g, (len(images), *g.shape[1:])) for k, g in wanted.items()}
+    return perceptual_terms(
+        net,
+        images,
+        content,
+        wanted,
+        content_layers=content_layers,
+        weighting=Weighting(content_weight, style_weight, tv_weight),
+        relative=relative,
+    )
+
+
+# Training ---------------------------------------------------------------------------
+
+
+def crops(key: Key, images: Images, n: int, size: int) -> Float[Array, "crops size size 3"]:
+    """Return squares from anywhere in photos drawn at random, half of them mirrored.
+
+    >>> crops(jax.random.key(0), jnp.zeros((5, 20, 30, 3)), 4, 16).shape
+    (4, 16, 16, 3)
+    """
+    count, h, w, _ = images.shape
+
+    def one(key: Key) -> Array:
+        which, top, left, flip = jax.random.split(key, 4)
+        photo = images[jax.random.randint(which, (), 0, count)]
+        at = (jax.random.randint(top, (), 0, h - size + 1), jax.random.randint(left, (), 0, w - size + 1))
+        part = jax.lax.dynamic_slice(photo, (*at, 0), (size, size, 3))
+        return jnp.where(jax.random.bernoulli(flip), part[:, ::-1], part)
+
+    return jax.vmap(one)(jax.random.split(key, n))
+
+
+def drawn_styles(key: Key, n: int, styles: int) -> Int[Array, " n"]:
+    """Return a style for each of n photos: each is as likely as another, and as often, as far as may be."""
+    return (jax.random.randint(key, (), 0, styles) + jnp.arange(n)) % styles
+
+
+def falling(learning_rate: Number, horizon: Number, count: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the learning rate after some steps: it falls to 0 along half a cosine.
+
+    >>> [round(float(falling(2.0, 10.0, jnp.asarray(i))), 3) for i in (0, 5, 10, 11)]
+    [2.0, 1.0, 0.0, 0.0]
+    """
+    done = jnp.clip(count.astype(jnp.float32) / horizon, 0, 1)
+    return learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
+
+
+def _check_training(
+    net: Any,
+    stylizer: Any,
+    images: Any,
+    styles: Any,
+    key: Any,
+    steps: Any,
+    size: Any,
+    batch_size: Any,
+    content_layers: Any,
+    style_layers: Any,
+    content_weight: Any,
+    style_weight: Any,
+    tv_weight: Any,
+    horizon: Any,
+    state: Any,
+    **_: Any,
+) -> None:
+    names = _styles(stylizer)
+    styles = as_images(styles, name="styles")
+    check_run(steps, key, state)
+    if len(styles) != len(names):
+        raise ValueError(
+            f"the stylizer has {len(names)} styles ({', '.join(names)}), and takes as many pictures of "
+            f"them, not {len(styles)}"
+        )
+    for name, value in (("size", size), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    if size < 5 or size > min(images.shape[1:3]):
+        raise ValueError(
+            f"size must lie between 5 and {min(images.shape[1:3])}, the photos' shorter side, not {size}"
+        )
+    if horizon is not None and is_concrete(horizon) and not float(horizon) > 0:
+        raise ValueError(f"horizon must be above 0, not {float(horizon)}")
+    _check_weighting(content_weight, style_weight, tv_weight)
+    crop = jax.ShapeDtypeStruct((size, size, 3), images.dtype)
+    check_layers(net, crop, content_layers, None, "content_layers")
+    check_layers(net, crop, style_layers, None, "style_layers")
+    check_layers(net, styles[0], style_layers, None, "style_layers")
+
+
+@entry(
+    static=("steps", "size", "batch_size", "content_layers", "style_layers", "optimizer", "relative"),
+    check=_check_training,
+    verify=warn_if_diverged,
+)
+def train_style(
+    net: Network,
+    stylizer: Any,
+    images: Images,
+    styles: Styles,
+    *,
+    key: Key | None = None,
+    steps: int = 100,
+    size: int = 128,
+    batch_size: int = 4,
+    content_layers: Sequence[str] = CONTENT_LAYERS,
+    style_layers: Sequence[str] = STYLE_LAYERS,
+    content_weight: Number = 1.0,
+    style_weight: Number = 1.0,
+    tv_weight: Number = 0.0,
+    relative: bool = True,
+    optimizer: Optimizer = optax.adam,
+    learning_rate: Number = 1e-3,
+    horizon: Number | None = None,
+    state: Any = None,
+) -> Synthesis:
+    """Find argmin_T E_{p,s} L(T(p; s), p, s): a network that stylizes in one pass.
+
+    At each step crops of the photos are drawn, half of them mirrored, and a style for each; all by the
+    step's own key, so that a run that goes on from its state ends bit for bit as one that was never
+    interrupted (`vizsynth.ascent.chunks` saves it). Where a step gives NaN or infinity, it stands still.
+
+    Args:
+        net: the network that judges, VGG's trunk for instance.
+        stylizer: what is trained, `vizsynth.models.stylizer(...)`. Its weights are where a run begins; of
+            one that goes on, only its shape matters.
+        images: the photos, `[n, h, w, 3]`, all of one size.
+        styles: a picture of each style, in the order of the stylizer's names, all of one size.
+        key: of the run. It may be left out where a state is given.
+        steps: how many to take (from the state on, if one is given).
+        size: of the crops, in pixels.
+        batch_size: how many crops a step.
+        content_layers, style_layers, content_weight, style_weight, tv_weight, relative: the loss, as for
+            `perceptual_loss`.
+        optimizer: `optimizer(learning_rate)` is an optax transformation.
+        learning_rate: its step.
+        horizon: the number of steps in which the learning rate falls to 0, along half a cosine; None keeps
+            it. Another one does not compile anew.
+        state: of an earlier result, to go on from. Its `params` are the stylizer as it is by then.
+
+    Returns:
+        The middle of the first photo in each style, as it is by then; L at each step `[1, steps]`, the
+        mean over the batch; and the state, whose `params` are the trained stylizer.
+        Johnson trains 40,000 steps of 4 photos at 256 px with a constant 1e-3.
+
+    Raises:
+        TypeError, ValueError: pictures that are not one a style; a size above the photos'; layers that the
+            network does not have; weights below 0; no key.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
+        >>> made = vizsynth.models.stylizer(["a"], widths=(4, 4, 4), blocks=1, key=jax.random.key(1))
+        >>> photos = jax.random.uniform(jax.random.key(2), (2, 40, 40, 3))
+        >>> options = {"content_layers": ["relu1"], "style_layers": ["relu1"], "size": 33, "batch_size": 2}
+        >>> options |= {"key": jax.random.key(3), "steps": 2}
+        >>> run = vizsynth.train_style(net, made, photos, photos[:1], **options)
+        >>> vizsynth.stylize(run.state.params, photos).shape
+        (2, 40, 40, 3)
+    """
+    wanted = style_statistics(net, styles, style_layers)
+    descent = optimizer(learning_rate if horizon is None else partial(falling, learning_rate, horizon))
+    if state is None:
+        state = ascent.init(stylizer, descent, key=cast(Key, key))
+    count = len(stylizer.styles)
+
+    def objective(params: Any, key: Key) -> Array:
+        crop_key, style_key = jax.random.split(key)
+        photos = crops(crop_key, images, batch_size, size)
+        which = drawn_styles(style_key, batch_size, count)
+        made = params(photos, style_weights(which, batch_size, count, photos.dtype))
+        L = perceptual_terms(
+            net,
+            made,
+            photos,
+            {layer: g[which] for layer, g in wanted.items()},
+            content_layers=content_layers,
+            weighting=Weighting(content_weight, style_weight, tv_weight),
+            relative=relative,
+        )
+        return -L.total.mean()
+
+    state, trace = ascent.run(objective, descent, state, steps)
+    top, left = ((side - size) // 2 for side in images.shape[1:3])
+    middle = jnp.broadcast_to(images[:1, top : top + size, left : left + size], (count, size, size, 3))
+    shown = state.params(middle, jnp.eye(count, dtype=images.dtype))
+    return Synthesis(shown, -trace[None], state)
