@@ -8,7 +8,8 @@ import numpy as np
 def torch_vgg16(net: Any) -> Any:
     """Return a VGG-16 of ours as a PyTorch module: images `[n, 3, h, w]` in [0, 1] to logits.
 
-    Submodules are called as torchvision calls them: `features.28` is the last convolution.
+    Submodules are called as torchvision calls them: `features.28` is the last convolution. Of a trunk,
+    `features` is all there is.
     """
     import torch
     from torch import nn
@@ -31,7 +32,7 @@ def torch_vgg16(net: Any) -> Any:
                 layers.append(nn.MaxPool2d(2))
             self.features = nn.Sequential(*layers)
             head: list[nn.Module] = []
-            for name in ("fc6", "fc7", "fc8"):
+            for name in ("fc6", "fc7", "fc8") if net.num_classes is not None else ():
                 dense = getattr(net, name)
                 matrix = np.asarray(dense.kernel[...])
                 if name == "fc6":  # PyTorch flattens channels first
@@ -100,6 +101,32 @@ def torch_images(images: Any) -> Any:
 
     tensor = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).copy())
     return tensor.to(memory_format=torch.channels_last)
+
+
+def torch_features(module: Any, images: Any, layers: Any) -> dict[str, Any]:
+    """Return the activations of the named layers (`relu4_1`) of a `torch_vgg16`."""
+    from torch import nn
+
+    wanted, found = set(layers), {}
+    block, i = 1, 0
+    h = (images - module.mean) / module.std
+    for layer in module.features:
+        h = layer(h)
+        if isinstance(layer, nn.Conv2d):
+            i += 1
+        elif isinstance(layer, nn.MaxPool2d):
+            block, i = block + 1, 0
+        elif (name := f"relu{block}_{i}") in wanted:
+            found[name] = h
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def torch_gram(features: Any) -> Any:
+    """Return the Gram matrix over the number of positions."""
+    flat = features.reshape(features.shape[1], -1)
+    return flat @ flat.T / flat.shape[1]
 
 
 def relative_error(ours: Any, theirs: Any) -> float:

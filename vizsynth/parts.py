@@ -33,12 +33,30 @@ def listed(net: Network, images: Any, ops: Any = None) -> list[str]:
     return names
 
 
+def after(values: Any, others: Any) -> Any:
+    """Return values, for use once the others are computed: what both need is then not in memory at one time.
+
+    XLA's CPU compiler drops the barriers that are made for this. Here a zero is added that depends on the
+    others (where one of them is not finite, it is NaN).
+    """
+    numbers = [
+        leaf.reshape(-1)[0] for leaf in jax.tree.leaves(others) if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+
+    def one(x: Array) -> Array:
+        for number in numbers:
+            x = x + (0 * number).astype(x.dtype)
+        return x
+
+    return jax.tree.map(one, values)
+
+
 def recomputed(function: Callable[[Any, Any], Any], net: Any, inputs: Any) -> Any:
     """Return function(net, inputs), of which nothing but net and inputs is kept for the gradient.
 
     It is `jax.checkpoint`, but for one thing: XLA's CPU compiler drops the barriers that keep what is
     computed again apart from what was computed before, finds both the same, and keeps all after all. Here
-    the inputs of the second time have a zero added that depends on the incoming gradient.
+    the second time waits for the incoming gradient (`after`).
     """
     function, constants = jax.closure_convert(function, net, inputs)
     return _recomputed(function, net, inputs, constants)
@@ -55,17 +73,11 @@ def _forward(function: Callable[..., Any], net: Any, inputs: Any, constants: Any
 
 def _backward(function: Callable[..., Any], residuals: Any, g: Any) -> Any:
     net, inputs, constants = residuals
-    gradients = [leaf for leaf in jax.tree.leaves(g) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-
-    def after(x: Array) -> Array:
-        for number in (leaf.reshape(-1)[0] for leaf in gradients):
-            x = x + (0 * number).astype(x.dtype)  # x, where the gradient is finite
-        return x
 
     def again(net: Any, inputs: Any, constants: Any) -> Any:
         return function(net, inputs, *constants)
 
-    return jax.vjp(again, net, jax.tree.map(after, inputs), constants)[1](g)
+    return jax.vjp(again, net, after(inputs, g), constants)[1](g)
 
 
 _recomputed.defvjp(_forward, _backward)

@@ -36,7 +36,7 @@ from vizsynth.synthesis.texture import (
     texture_loss,
     texture_statistics,
 )
-from vizsynth.taps import features, shapes
+from vizsynth.taps import run, shapes
 from vizsynth.types import Image, Key, Keys, Network, Synthesis
 from vizsynth.updates import Averaged, average_iterates, averaged
 
@@ -72,12 +72,12 @@ def style_targets(
 ) -> tuple[dict[str, Any], ...]:
     """Return the statistics of the styles; `together`, one mixture of them by their shares."""
     masks = [None] * len(styles) if style_masks is None else style_masks
-    each = tuple(
-        texture_statistics(net, style, layers, loss=loss, guidance=mask, ops=ops)
-        for style, mask in zip(styles, masks, strict=True)
-    )
+    each: list[dict[str, Any]] = []
+    for style, mask in zip(styles, masks, strict=True):
+        style = parts.after(style, each[-1:])  # one by one, for the memory
+        each.append(texture_statistics(net, style, layers, loss=loss, guidance=mask, ops=ops))
     if not together:
-        return each
+        return tuple(each)
 
     def mixed(*values: Array) -> Array:
         total = jnp.zeros_like(values[0])
@@ -271,9 +271,7 @@ def transfer_style(
     targets = style_targets(
         net, styles, shares, style_layers, loss=loss, together=masks is None, style_masks=style_masks, ops=ops
     )
-    wanted = features(net, content[None], content_layers) if ops is None else None
-    if wanted is None:
-        wanted = parts.read(net, content[None], content_layers, lambda layer, A: A, ops=ops)
+    wanted = run(net, parts.after(content, targets)[None], content_layers, ops=ops)[1]
     regions = [None] if masks is None else list(masks)
     weights = [None] if masks is None else list(shares)
     both = tuple(dict.fromkeys((*content_layers, *style_layers)))
