@@ -112,7 +112,7 @@ def texture_statistics(
     return parts.read(net, image[None], tuple(layers), of, cuts=cuts, ops=ops)
 
 
-def shrink(guidance: Guidance, size: tuple[int, ...]) -> Guidance:
+def shrink(guidance: Guidance, size: tuple[int, ...]) -> Float[Array, "h2 w2"]:
     """Return a guidance map at a layer's size: each position counts as its pixels do on the average."""
     return jax.image.resize(guidance, size, "linear", antialias=True)
 
