@@ -68,7 +68,7 @@ def torchs(
         terms = [((torch_gram(seen[k]) - G) ** 2).sum() / (G**2).sum() for k, G in wanted.items()]
         loss: Any = sum(terms[1:], start=terms[0]) / len(terms)
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
         return loss
 
     begin = time.perf_counter()
