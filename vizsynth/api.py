@@ -23,6 +23,8 @@ from vizsynth.evaluation.randomization import parameter_layers as parameter_laye
 from vizsynth.evaluation.road import noisy_linear_imputation as noisy_linear_imputation
 from vizsynth.evaluation.road import road as road
 from vizsynth.evaluation.sensitivity_n import sensitivity_n as sensitivity_n
+from vizsynth.files import read_image as read_image
+from vizsynth.files import write_image as write_image
 from vizsynth.maps.ablation_cam import ablation_cam as ablation_cam
 from vizsynth.maps.cam import cam as cam
 from vizsynth.maps.deconvnet import deconvnet as deconvnet
