@@ -72,7 +72,8 @@ def check_state(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     from vizsynth.ascent import has_checkpoint
 
-    left = has_checkpoint(folder / STATE)
+    states = folder / STATE
+    left = any(map(has_checkpoint, (states, *states.glob("*"))))  # a run, or several that have names
     if resume and not left:
         raise common.BadInput(f"{folder} holds no run that was stopped; leave out --resume to begin one")
     if left and not resume and not overwrite:
