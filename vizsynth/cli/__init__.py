@@ -17,7 +17,18 @@ except ModuleNotFoundError:
 
 from vizsynth.cli.cache import use_cache
 
-COMMANDS = ("convert", "dream", "evaluate", "explain", "fool", "invert", "networks", "visualize")
+COMMANDS = (
+    "convert",
+    "dream",
+    "evaluate",
+    "explain",
+    "fool",
+    "invert",
+    "networks",
+    "style",
+    "texture",
+    "visualize",
+)
 
 EPILOG = """\b
 Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so
@@ -32,7 +43,7 @@ class _Commands(MutableMapping[str, click.Command]):
     def __getitem__(self, name: str) -> click.Command:
         if name not in COMMANDS:
             raise KeyError(name)
-        return import_module(f"vizsynth.cli.{name}").command
+        return import_module(f"vizsynth.cli.{name.replace('-', '_')}").command
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

@@ -39,6 +39,28 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
 
 
+def _show_all(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    del parameter
+    if not asked or context.resilient_parsing:
+        return
+    rarer = [p for p in context.command.params if isinstance(p, click.Option) and p.hidden]
+    for option in rarer:
+        option.hidden = False
+    try:
+        click.echo(context.get_help())
+    finally:
+        for option in rarer:
+            option.hidden = True
+    context.exit()
+
+
+# Where there are more options than fit a screen, those that few need are `hidden`.
+help_all = click.option(
+    "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
+    help="Show this and the rarer options.",
+)  # fmt: skip
+
+
 def need_extra(module: str, extra: str = "cli") -> None:
     """Check, before anything is computed, that an optional dependency is there."""
     if find_spec(module) is None:
