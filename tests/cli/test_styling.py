@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import Run, complaint, tree
@@ -225,6 +226,148 @@ def test_textures_without_a_network(run: Run, photo: Path, tmp_path: Path, metho
     assert {tuple(p) for p in made.reshape(-1, 3)} <= {tuple(p) for p in source.reshape(-1, 3)}
 
 
+# In one pass ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stylizer(tmp_path: Path) -> Path:
+    """A stylizer that has learned nothing."""
+    import jax
+
+    from vizsynth.models import save_stylizer
+    from vizsynth.models import stylizer as fresh
+
+    path = tmp_path / "made.safetensors"
+    save_stylizer(
+        path, fresh(["glass", "oil/canvas", "oil-canvas"], widths=(4, 4, 4), blocks=1, key=jax.random.key(0))
+    )
+    return path
+
+
+def test_stylize_is_the_librarys(
+    run: Run, photo: Path, other_photo: Path, stylizer: Path, tmp_path: Path
+) -> None:
+    from vizsynth.models import load_stylizer
+
+    out = tmp_path / "out"
+    options = ("--style", "glass", "--mix", "glass=1,oil/canvas=3", "--stylizer", stylizer, "--size", "48")
+    ran = run("stylize", photo, other_photo, *options, "-o", out, "-q")
+    assert (ran.code, ran.err) == (0, "")
+    pictures = ["cat-glass.png", "cat-mixed.png", "noise-glass.png", "noise-mixed.png"]
+    assert tree(out) == [*pictures, "numbers.json", "sheet.png"]
+    found = numbers(out)
+    assert found["weights"] == {"glass": [1, 0, 0], "mixed": [0.25, 0.75, 0]}
+    assert found["sizes"] == {"cat": [32, 48], "noise": [32, 48]}
+    net, image = load_stylizer(stylizer), read_image(photo, (32, 48))
+    for name, weights in (
+        ("glass", np.array([1, 0, 0], np.float32)),
+        ("mixed", np.array([0.25, 0.75, 0], np.float32)),
+    ):
+        made = vizsynth.stylize(net, image[None], jnp.asarray(weights))[0]
+        np.testing.assert_allclose(pixels(out / f"cat-{name}.png") / 255, made, atol=1 / 255)
+
+
+def test_names_of_styles_make_names_of_files(run: Run, photo: Path, stylizer: Path, tmp_path: Path) -> None:
+    options = ("--style", "oil/canvas", "--stylizer", stylizer, "-o", tmp_path / "out", "--json", "-q")
+    ran = run("stylize", photo, *options)
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["files"] == ["cat-oil-canvas.png", "sheet.png", "numbers.json"]
+    assert pixels(tmp_path / "out" / "cat-oil-canvas.png").shape == (64, 96, 3)  # the photo's own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "there are: glass, oil/canvas, oil-canvas"),
+        (("--style", "glas"), "the styles are: glass, oil/canvas, oil-canvas"),
+        (("--mix", "glass=1,oil=1"), "the styles are: glass, oil/canvas, oil-canvas"),
+        (("--mix", "glass"), "NAME=W"),
+        (("--mix", "glass=-1"), "at least 0"),
+        (("--mix", "glass=0"), "above 0"),
+        (("--style", "oil/canvas", "--style", "oil-canvas"), "two pictures would be called"),
+        (("--style", "glass", "--stylizer", "nowhere.safetensors"), "nowhere.safetensors"),
+        (("--style", "glass", "--stylizer", "PHOTO"), "cat.jpg"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_stylized(
+    run: Run, photo: Path, stylizer: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    typed = [str(photo) if a == "PHOTO" else a for a in arguments]
+    assert message in complaint(run("stylize", photo, "--stylizer", stylizer, *typed, "-o", out, "-q"))
+    assert not out.exists()
+
+
+def test_a_style_is_learned_interrupted_and_taken_up_again(
+    run: Run, photo: Path, other_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vizsynth.models import load_stylizer
+
+    options = (
+        "--size",
+        "36",
+        "--style-size",
+        "40",
+        "--batch",
+        "2",
+        "--width",
+        "4",
+        "--blocks",
+        "1",
+        "--content-layer",
+        "relu1",
+        *SHALLOW,
+    )
+    arguments = (
+        "train-style",
+        other_photo,
+        "--photos",
+        photo.parent,
+        *options,
+        "--steps",
+        "2",
+        "--every",
+        "1",
+    )
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    ran = run(*arguments, "-o", whole, "-q")
+    assert (ran.code, ran.err) == (0, "")
+    files = ["frames", "frames/000001.png", "frames/000002.png", "numbers.json", "sheet.png"]
+    assert tree(whole) == [*files, "stylizer.safetensors"]
+    found = numbers(whole)
+    assert (found["steps"], found["finished"], found["photos"]["count"]) == (2, True, 2)
+    assert len(found["trace"]) == 2
+    written = vizsynth.files.write_image
+
+    def interrupt(path: Path, picture: object) -> None:
+        written(path, picture)
+        if "frames" in str(path):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vizsynth.files.write_image", interrupt)
+        assert run(*arguments, "-o", out, "-q").code == 130
+    assert load_stylizer(out / "stylizer.safetensors").styles == ("noise",)
+    assert (numbers(out)["steps"], numbers(out)["finished"]) == (1, False)
+    ran = run(*arguments, "-o", out, "-q", "--resume")
+    assert ran.code == 0, ran.err
+    trained = [(folder / "stylizer.safetensors").read_bytes() for folder in (whole, out)]
+    assert trained[0] == trained[1]
+    ran = run(
+        "stylize",
+        photo,
+        "--stylizer",
+        out / "stylizer.safetensors",
+        "--style",
+        "noise",
+        "-q",
+        "-o",
+        tmp_path / "s",
+    )
+    assert ran.code == 0, ran.err
+
+
 # What cannot be ---------------------------------------------------------------------
 
 
@@ -246,6 +389,11 @@ def test_textures_without_a_network(run: Run, photo: Path, tmp_path: Path, metho
         (("style", "PHOTO", "PHOTO", "--colors", "mine"), "luminance"),
         (("style", "PHOTO", "PHOTO", "--noise", "2"), "--noise"),
         (("style", "PHOTO", "PHOTO", "--resume"), "holds no run"),
+        (("train-style", "PHOTO"), "--photos"),
+        (("train-style", "PHOTO", "--photos", "nowhere"), "nowhere"),
+        (("train-style", "PHOTO", "--photos", "PHOTO"), "not a folder"),
+        (("train-style", "nowhere.jpg", "--photos", "FOLDER"), "nowhere.jpg"),
+        (("train-style", "PHOTO", "--photos", "FOLDER", "--resume"), "holds no run"),
         (("texture", "nowhere.jpg"), "nowhere.jpg"),
         (("texture", "PHOTO", "--method", "knitting"), "quilting"),
         (("texture", "PHOTO", "--size", "large"), "WIDTHxHEIGHT"),
@@ -262,7 +410,12 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 ) -> None:
     Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
     Image.new("L", (96, 64), 0).save(tmp_path / "black.png")
-    given = {"PHOTO": photo, "MASK": tmp_path / "mask.png", "BLACK": tmp_path / "black.png"}
+    given = {
+        "PHOTO": photo,
+        "FOLDER": photo.parent,
+        "MASK": tmp_path / "mask.png",
+        "BLACK": tmp_path / "black.png",
+    }
     shallow = SHALLOW if arguments[0] == "style" and "--style-layer" not in arguments else ()
     typed = [str(given.get(a, a)) for a in arguments]
     assert message in complaint(run(*typed, *shallow, "-o", tmp_path / "out", "-q"))

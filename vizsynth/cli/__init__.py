@@ -26,7 +26,9 @@ COMMANDS = (
     "invert",
     "networks",
     "style",
+    "stylize",
     "texture",
+    "train-style",
     "visualize",
 )
 

@@ -58,6 +58,8 @@ class OutputFolder:
     def write(self, pictures: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
         """Write the pictures, or texts, and `numbers.json`, all or none; return the names of the files.
 
+        What is a function is given its path, to write there by itself.
+
         Files are made in a folder inside this one, so that nothing but renaming can go wrong once
         the first appears. `numbers.json` comes last.
         """
@@ -74,6 +76,8 @@ class OutputFolder:
             for name, picture in pictures.items():
                 if isinstance(picture, str):
                     (staging / name).write_text(picture, encoding="utf-8")
+                elif callable(picture):
+                    picture(staging / name)
                 else:
                     write_image(staging / name, picture)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

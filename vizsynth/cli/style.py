@@ -61,14 +61,8 @@ DECAY = 0.99  # of the mean that Adam's pictures are
     "--noise", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", hidden=True,
     help="How much of the beginning is noise [0].",
 )  # fmt: skip
-@click.option(
-    "--content-layer", "content_layers", multiple=True, metavar="NAME", hidden=True,
-    help="Whose features are kept; may be repeated.",
-)  # fmt: skip
-@click.option(
-    "--style-layer", "style_layers", multiple=True, metavar="NAME", hidden=True,
-    help="Where the style is read; may be repeated.",
-)  # fmt: skip
+@styling.content_layer
+@styling.style_layer
 @click.option(
     "--loss", type=click.Choice(("gram", "wasserstein")), default="gram", hidden=True,
     help="How styles are compared [gram].",

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,11 @@ LAYERS = {
         ("layer2.0",), ("stem", "layer1.0", "layer2.0", "layer3.0"), ("layer1.0", "layer2.0", "layer3.0")
     ),
 }  # fmt: skip
+# Shallower: a network that paints in one pass is judged by what it can reach.
+TRAINING_LAYERS = {
+    "SqueezeNet": Layers(("fire3",), ("relu1", "fire2", "fire3", "fire5"), ()),
+    "VGG": Layers(("relu2_2",), ("relu1_2", "relu2_2", "relu3_3"), ()),
+}
 CUT_FROM = 512  # pixels: the longer side of pictures from which networks are cut
 
 cut = click.option(
@@ -46,14 +51,31 @@ cut = click.option(
     help=f"Less memory, more time [from {CUT_FROM} pixels on].",
 )  # fmt: skip
 
+content_layer = click.option(
+    "--content-layer", "content_layers", multiple=True, metavar="NAME", hidden=True,
+    help="Whose features are kept; may be repeated.",
+)  # fmt: skip
+style_layer = click.option(
+    "--style-layer", "style_layers", multiple=True, metavar="NAME", hidden=True,
+    help="Where the style is read; may be repeated.",
+)  # fmt: skip
+
 
 def usual_layers(net: Any) -> Layers:
     """Return where a network is read when no layer is named."""
-    known = LAYERS.get(type(net).__name__)
+    return _listed(net, LAYERS)
+
+
+def training_layers(net: Any) -> Layers:
+    """Return where a network is read when it judges what another one paints."""
+    return _listed(net, TRAINING_LAYERS if type(net).__name__ in TRAINING_LAYERS else LAYERS)
+
+
+def _listed(net: Any, table: Mapping[str, Layers]) -> Layers:
+    known = table.get(type(net).__name__)
     if known is not None:
-        kept = Layers(
-            *(tuple(n for n in names if n in net.layers) for names in known[:3]), known.style_weight
-        )
+        content, style, cuts = (tuple(n for n in names if n in net.layers) for names in known[:3])
+        kept = Layers(content, style, cuts, known.style_weight)
         if kept.content and kept.style:
             return kept
     maps = [name for name, shape in common.layer_shapes(net).items() if len(shape) == 3]
