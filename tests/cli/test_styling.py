@@ -10,11 +10,13 @@ from command_line import Run, complaint, tree
 from PIL import Image
 
 import vizsynth
+from vizsynth import parts
 from vizsynth.cli import styling
 from vizsynth.files import read_image
 from vizsynth.models.load import NETWORKS
 from vizsynth.models.weights import skeleton
 from vizsynth.synthesis.texture import VGG_CUTS, VGG_LAYERS
+from vizsynth.types import Network
 
 SHALLOW = ("--style-layer", "relu1")
 STYLE = ("--size", "60", "--content-layer", "relu1", *SHALLOW, "-q")
@@ -41,6 +43,23 @@ def test_every_family_has_layers_of_its_own(name: str) -> None:
     family = styling.LAYERS[type(net).__name__]
     assert styling.usual_layers(net) == family
     assert set(family.content) | set(family.style) | set(family.cuts) <= set(net.layers)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "squeezenet1_1"])
+def test_networks_can_be_cut_where_the_table_says(name: str) -> None:
+    import jax
+
+    net = skeleton(NETWORKS[name])
+    family = styling.usual_layers(net)
+    assert styling.pick_cuts(net, None, (512, 300)) == family.cuts
+    assert styling.pick_cuts(net, None, (300, 300)) == styling.pick_cuts(net, False, (512, 300)) == ()
+    image = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
+
+    def read(net: Network, images: jnp.ndarray) -> dict[str, jnp.ndarray]:
+        layers = (*family.content, *family.style)
+        return parts.read(net, images, layers, lambda _, A: A.sum(), cuts=family.cuts)
+
+    assert set(jax.eval_shape(read, net, image)) == {*family.content, *family.style}
 
 
 def test_sizes_are_a_root_of_two_apart() -> None:
@@ -123,20 +142,11 @@ def test_masks_and_what_keeps_colours(run: Run, photo: Path, other_photo: Path, 
     half[:, :48] = 255
     Image.fromarray(half).save(left)
     Image.fromarray(255 - half).save(right)
-    options = (
-        "--mask",
-        left,
-        "--mask",
-        right,
-        "--colors",
-        "luminance",
-        "--steps",
-        "2",
-        "--optimizer",
-        "adam",
-    )
-    ran = run("style", photo, other_photo, photo, *STYLE, *options, "-o", tmp_path / "out")
+    options = ("--mask", left, "--mask", right, "--colors", "luminance", "--steps", "2")
+    options = (*options, "--optimizer", "adam")
+    ran = run("style", photo, other_photo, photo, *STYLE, *options, "-o", tmp_path / "out", "--json")
     assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["files"] == ["styled.png", "sheet.png", "numbers.json"]
     assert len(numbers(tmp_path / "out")["masks"]) == 2
     # The two differences of colour are the photo's, but for what had to be clipped.
     to_chroma = np.array([[0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).T

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
-from vizsynth.cli import common, making, styling
+from vizsynth.cli import common, styling
 from vizsynth.cli.output import OutputFolder
 from vizsynth.cli.photos import digest
 
@@ -107,7 +107,6 @@ def command(
         "size": size,
     }  # fmt: skip
     folder = OutputFolder(out or Path("out") / "stylized", origin, overwrite=overwrite)
-    making.check_state(folder.path, resume=False, overwrite=overwrite)
     folder.check([*files.values(), SHEET], inputs=photos)
 
     made: dict[str, Any] = {}

@@ -59,8 +59,8 @@ MOST = 1000  # photos: all are in memory
     "--blocks", type=click.IntRange(1, 50), default=5, hidden=True, help="How many residual blocks [5]."
 )
 @click.option(
-    "--every", type=click.IntRange(1), default=50, metavar="STEPS",
-    help="A sample so often, in DIR/frames [50].",
+    "--every", type=click.IntRange(1), default=25, metavar="STEPS",
+    help="A sample so often, in DIR/frames [25].",
 )  # fmt: skip
 @making.resume
 @common.seed
