@@ -68,15 +68,25 @@ def each(function: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     >>> each(lambda x: x * x, jnp.arange(5), batch_size=2)
     Array([ 0,  1,  4,  9, 16], dtype=int32)
     """
+    return in_groups(jax.vmap(function), xs, batch_size)
+
+
+def in_groups(function: Callable[[Any], Any], xs: Any, size: int) -> Any:
+    """Return function(group) of equal groups of at most `size` of xs, put together again.
+
+    >>> import jax.numpy as jnp
+    >>> in_groups(lambda x: x - x.max(), jnp.arange(4), size=2)
+    Array([-1,  0, -1,  0], dtype=int32)
+    """
     count = jax.tree.leaves(xs)[0].shape[0]
-    chunks = -(-count // min(batch_size, count))
-    if chunks == 1:
-        return jax.vmap(function)(xs)
-    size = -(-count // chunks)
-    index = jnp.arange(chunks * size) % count
-    chunked = jax.tree.map(lambda x: x[index].reshape(chunks, size, *x.shape[1:]), xs)
-    values = jax.lax.map(jax.vmap(function), chunked)
-    return jax.tree.map(lambda v: v.reshape(chunks * size, *v.shape[2:])[:count], values)
+    groups = -(-count // size)
+    if groups == 1:
+        return function(xs)
+    size = -(-count // groups)
+    index = jnp.arange(groups * size) % count
+    grouped = jax.tree.map(lambda x: x[index].reshape(groups, size, *x.shape[1:]), xs)
+    values = jax.lax.map(function, grouped)
+    return jax.tree.map(lambda v: v.reshape(groups * size, *v.shape[2:])[:count], values)
 
 
 def keys_for(key: Array, n: int) -> Array:

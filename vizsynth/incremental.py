@@ -213,6 +213,32 @@ def _convolved(
     return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
+class HeadReached(Exception):  # no error: how a network is left half way
+    """What a network's first dense layer is given."""
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
+
+
+def leaving(table: Ops) -> Ops:
+    """Return the arithmetic that stops at the first dense layer, raising `HeadReached`."""
+
+    def linear(x: Any, *_: Any, **__: Any) -> Any:
+        raise HeadReached(x.dense() if isinstance(x, Changed) else x)
+
+    return table._replace(linear=linear)
+
+
+def resuming(value: Array, table: Ops = ops.default) -> Ops:
+    """Return the arithmetic in which the first dense layer is given a value in place of its input."""
+    given: list[Array] = [value]
+
+    def linear(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return table.linear(given.pop() if given else x, *args, **kwargs)
+
+    return table._replace(linear=linear)
+
+
 def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array]) -> Ops:
     """Return the arithmetic for an image of which one window has changed.
 

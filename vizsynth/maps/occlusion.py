@@ -6,19 +6,26 @@ Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, sec
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from vizsynth import incremental, ops
-from vizsynth.chunks import check_count, each
+from vizsynth.chunks import check_count, each, in_groups
 from vizsynth.entry import entry
 from vizsynth.incremental import Changed, Span
 from vizsynth.scores import Probability
-from vizsynth.taps import run
+from vizsynth.taps import record, run
 from vizsynth.types import Images, Network, Target
 
 Size = int | tuple[int, int]
+# Dense layers are large: reading their weights takes longer than a product with them.
+_AT_THE_HEAD = 8
+
+
+class _NoHeadError(Exception):
+    """The score is of layers that do not follow a dense one."""
 
 
 def _pair(size: Size) -> tuple[int, int]:
@@ -112,18 +119,40 @@ def occlusion(
     clean: list[Any] = []
     clean_score = target(run(net, images, target.layers, ops=incremental.recording(ops.default, clean))[1])
 
-    def drop(at: tuple[Array, Array], whole: bool = False) -> Float[Array, " n"]:
+    def occluded(at: tuple[Array, Array]) -> Images:
         inside = jnp.asarray(in_row)[at[0]][:, None] & jnp.asarray(in_col)[at[1]][None, :]
-        occluded = jnp.where(inside[None, :, :, None], filled, images)
+        return jnp.where(inside[None, :, :, None], filled, images)
+
+    def drop(at: tuple[Array, Array], whole: bool = False) -> Float[Array, " n"]:
         table = ops.default if whole else incremental.table(clean, rows, cols, at)
-        seen = run(net, occluded, target.layers, ops=table)[1]
+        seen = run(net, occluded(at), target.layers, ops=table)[1]
         seen = {name: a.dense() if isinstance(a, Changed) else a for name, a in seen.items()}
         return clean_score - target(seen)
+
+    def before_head(at: tuple[Array, Array]) -> Array:
+        passed: dict[str, Any] = {}
+        table = incremental.leaving(incremental.table(clean, rows, cols, at))
+        try:
+            run(net, occluded(at), (), tap=record(target.layers, passed), ops=table)
+        except incremental.HeadReached as head:
+            if not passed:
+                return head.value
+        raise _NoHeadError
+
+    def head(value: Array) -> Float[Array, " n"]:
+        # The images are dead code: all that follows is computed of the value.
+        return clean_score - target(run(net, images, target.layers, ops=incremental.resuming(value))[1])
+
+    def drops_of(windows: tuple[Array, Array]) -> Float[Array, "k n"]:
+        """Run the convolutions a few windows at a time, then the dense layers for all of them."""
+        return jax.vmap(head)(each(before_head, windows, batch_size))
 
     row, col = (
         a.reshape(-1) for a in jnp.meshgrid(jnp.arange(len(tops)), jnp.arange(len(lefts)), indexing="ij")
     )
     try:
+        drops = in_groups(drops_of, (row, col), _AT_THE_HEAD * batch_size)
+    except _NoHeadError:
         drops = each(drop, (row, col), batch_size)
     except (TypeError, AttributeError):  # a network that does arithmetic outside of `ops`: run all of it
         drops = each(partial(drop, whole=True), (row, col), batch_size)
