@@ -1,0 +1,70 @@
+"""The trained stylizer: its styles are the ones it was shown, on photos that it was not."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vizsynth
+from experiments.fast_style import (
+    HELD_OUT,
+    PHOTOS,
+    STYLES,
+    TRAINED_ON,
+    held_out,
+    photographs,
+    pictures,
+    settings_of,
+)
+from vizsynth.models import load_stylizer
+from vizsynth.models.stylizer import BUNDLED
+
+WRITTEN = (PHOTOS / "SOURCES.md").read_text()
+
+
+def test_it_is_small_and_trained_on_free_photos() -> None:
+    assert BUNDLED.stat().st_size < 1_500_000
+    assert not set(TRAINED_ON) & set(HELD_OUT)
+    for name in TRAINED_ON:
+        row = next(line for line in WRITTEN.splitlines() if line.startswith(f"| `{name}.jpg`"))
+        assert row.split("|")[-2].strip() in ("CC0", "public domain")
+    record = load_stylizer().record
+    assert all(name in record.origin for name in TRAINED_ON)
+    assert "## stylizer.safetensors" in (Path(vizsynth.__file__).parent / "data" / "README.md").read_text()
+
+
+def test_styles_and_crops_are_always_the_same() -> None:
+    found = np.asarray(pictures())
+    assert found.shape == (3, 256, 256, 3) and 0 <= found.min() <= found.max() <= 1
+    np.testing.assert_array_equal(found, pictures())
+    crops = photographs(0, 4, 48)
+    assert crops.shape == (4, 48, 48, 3) and 0 <= crops.min() <= crops.max() <= 1
+    np.testing.assert_array_equal(crops, photographs(0, 4, 48))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_settings_say_what_was_trained(quick: bool) -> None:
+    found = settings_of(quick=quick, network="vgg16", seed=0)
+    assert found["styles"] == list(load_stylizer().styles)
+    assert quick or tuple(found["widths"]) == load_stylizer().config.widths
+
+
+def test_what_is_made_has_the_style_that_was_asked_for() -> None:
+    """A held-out photo in a style is nearer to it than the photo is, and than it is in other styles."""
+    net, made, count = vizsynth.load("squeezenet1_1"), load_stylizer(), len(STYLES)
+    photos = jnp.repeat(held_out(64), count, axis=0)
+    which = jnp.tile(jnp.arange(count), len(HELD_OUT))
+    options = {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3")}
+    found = vizsynth.stylize(made, photos, which)
+
+    def away(images: jax.Array, style: int) -> np.ndarray:
+        each = jnp.broadcast_to(pictures()[style], (len(images), 256, 256, 3))
+        return np.asarray(vizsynth.perceptual_loss(net, images, photos, each[:1], **options).style)
+
+    made_of = np.stack([away(found, style) for style in range(count)])
+    nothing = np.stack([away(photos, style) for style in range(count)])
+    for i, style in enumerate(which):
+        assert made_of[style, i] < 0.7 * nothing[style, i]
+        assert made_of[style, i] == made_of[style, i // count * count : (i // count + 1) * count].min()
