@@ -201,10 +201,10 @@ def in_program(text: str) -> tuple[int, int]:
 
 
 PROGRAMS = [
-    ("vgg", ["conv1_1", "relu1_1", "pool1", "relu2_2", "fc6", "logits"]),
-    ("resnet_basic", ["stem", "layer1.0", "layer1.1", "layer2.0"]),
-    ("resnet_bottleneck", ["conv1", "layer1.0", "layer1.1", "layer2.0", "logits"]),
-    ("squeezenet", ["relu1", "fire3", "pool5", "fire9", "relu10"]),
+    ("vgg", ["conv1_1", "pool1", "relu2_2", "logits"]),
+    ("resnet_basic", ["stem", "layer1.1"]),
+    ("resnet_bottleneck", ["layer1.0", "layer2.0"]),
+    ("squeezenet", ["relu1", "fire9", "relu10"]),
 ]
 CASES = [(name, layer) for name, layers in PROGRAMS for layer in layers]
 MAPS = [(name, layer) for name, layer in CASES if layer not in ("fc6", "logits")]
