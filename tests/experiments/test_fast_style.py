@@ -19,7 +19,7 @@ from experiments.fast_style import (
     settings_of,
 )
 from vizsynth.models import load_stylizer
-from vizsynth.models.stylizer import BUNDLED
+from vizsynth.models.stylizers import BUNDLED
 
 WRITTEN = (PHOTOS / "SOURCES.md").read_text()
 

@@ -1,6 +1,6 @@
 """Networks: one family a file, and their weights."""
 
-from vizsynth.models.adain_decoder import adain_decoder as adain_decoder
+from vizsynth.models.adain_decoders import adain_decoder as adain_decoder
 from vizsynth.models.alexnet import alexnet as alexnet
 from vizsynth.models.labels import find_class as find_class
 from vizsynth.models.labels import imagenet_labels as imagenet_labels
@@ -20,11 +20,11 @@ from vizsynth.models.resnet import resnet101 as resnet101
 from vizsynth.models.resnet import resnet152 as resnet152
 from vizsynth.models.sequential import sequential as sequential
 from vizsynth.models.squeezenet import squeezenet1_1 as squeezenet1_1
-from vizsynth.models.stylizer import Picture as Picture
-from vizsynth.models.stylizer import find_style as find_style
-from vizsynth.models.stylizer import load_stylizer as load_stylizer
-from vizsynth.models.stylizer import save_stylizer as save_stylizer
-from vizsynth.models.stylizer import stylizer as stylizer
+from vizsynth.models.stylizers import Picture as Picture
+from vizsynth.models.stylizers import find_style as find_style
+from vizsynth.models.stylizers import load_stylizer as load_stylizer
+from vizsynth.models.stylizers import save_stylizer as save_stylizer
+from vizsynth.models.stylizers import stylizer as stylizer
 from vizsynth.models.vgg import vgg11 as vgg11
 from vizsynth.models.vgg import vgg11_bn as vgg11_bn
 from vizsynth.models.vgg import vgg13 as vgg13

@@ -40,7 +40,7 @@ class Moments(NamedTuple):
 def moments(features: Float[Array, "n h w c"]) -> Moments:
     """Return μ and σ of each map, over its positions.
 
-    >>> moments(jnp.asarray([[[[1.0]], [[3.0]]]])).std.round(3).item()
+    >>> round(moments(jnp.asarray([[[[1.0]], [[3.0]]]])).std.item(), 3)
     1.414
     """
     mean = features.mean(axis=(1, 2), keepdims=True)

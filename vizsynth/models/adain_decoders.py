@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
 from vizsynth.models.layers import he_normal
-from vizsynth.models.stylizer import doubled, reflected
+from vizsynth.models.stylizers import doubled, reflected
 from vizsynth.types import Key
 
 MIRRORED = {"relu2_1": (2,), "relu3_1": (2, 2), "relu4_1": (2, 2, 4)}

@@ -297,7 +297,8 @@ def load_stylizer(path: str | os.PathLike[str] | None = None) -> Stylizer:
         WeightsError: no such file; a file that is damaged, of something else, or whose weights do not fit
             what it says of itself.
 
-    >>> load_stylizer().styles
+    >>> import vizsynth
+    >>> vizsynth.models.load_stylizer().styles
     ('glass', 'strokes', 'woodcut')
     """
     path = BUNDLED if path is None else path
