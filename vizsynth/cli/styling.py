@@ -23,11 +23,17 @@ class Layers(NamedTuple):
     """Where it is cut for large pictures."""
     style_weight: float = 10.0
     """How much the style counts beside the content."""
+    texture: tuple[str, ...] = ()
+    """Where textures are read; nothing is where the style is."""
+    texture_start: tuple[float, float] = (0.2, 1.0)
+    """Deviation and decay of the spectrum that textures are made of. A network that sees little at a time
+    leaves what is large to chance: the less large forms weigh, the more even is the texture."""
 
 
 LAYERS = {
     "SqueezeNet": Layers(
-        ("fire3",), ("relu1", "fire3", "fire5", "fire6"), ("relu1", "pool1", "pool3", "pool5"), 20.0
+        ("fire3",), ("relu1", "fire3", "fire5", "fire6"), ("relu1", "pool1", "pool3", "pool5"),
+        style_weight=20.0, texture=("relu1", *(f"fire{i}" for i in range(2, 8))), texture_start=(0.05, 0.25),
     ),
     "VGG": Layers(
         ("relu4_2",),
@@ -74,8 +80,11 @@ def training_layers(net: Any) -> Layers:
 def _listed(net: Any, table: Mapping[str, Layers]) -> Layers:
     known = table.get(type(net).__name__)
     if known is not None:
-        content, style, cuts = (tuple(n for n in names if n in net.layers) for names in known[:3])
-        kept = Layers(content, style, cuts, known.style_weight)
+        content, style, cuts, texture = (
+            tuple(n for n in names if n in net.layers)
+            for names in (known.content, known.style, known.cuts, known.texture)
+        )
+        kept = known._replace(content=content, style=style, cuts=cuts, texture=texture)
         if kept.content and kept.style:
             return kept
     maps = [name for name, shape in common.layer_shapes(net).items() if len(shape) == 3]

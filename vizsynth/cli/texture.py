@@ -72,7 +72,7 @@ def _size(context: click.Context, parameter: click.Parameter, typed: str | None)
 @making.steps(200, "Of gram")
 @click.option(
     "--window", type=click.IntRange(3), metavar="PIXELS", hidden=True,
-    help="What is compared, of the others [18, 11, 9].",
+    help="What the others compare [18, 11, 9].",
 )  # fmt: skip
 @styling.cut
 @making.every
@@ -110,6 +110,7 @@ def command(
 
     import vizsynth
     from vizsynth.figures import sheet
+    from vizsynth.parametrizations import Fourier
 
     if method != GRAM and (resume or every or layers):
         raise common.BadInput(
@@ -126,10 +127,14 @@ def command(
     settings: dict[str, Any] = {"window": window}
     net: Any = None
     chosen: tuple[str, ...] = ()
+    start = Fourier()
     cuts: tuple[str, ...] = ()
     if method == GRAM:
         net = common.load_network(network, weights)
-        chosen = styling.pick_layers(net, layers, styling.usual_layers(net).style)
+        of_family = styling.usual_layers(net)
+        chosen = styling.pick_layers(net, layers, of_family.texture or of_family.style)
+        std, decay = of_family.texture_start
+        start = Fourier(std=std, decay=decay)
         settings = {"network": network, "weights": weights, "layers": list(chosen)}
         styling.warn_of_small_styles(net, [(image, texture.shape[:2])], chosen)
         cuts = styling.pick_cuts(net, cut, shape)
@@ -145,7 +150,15 @@ def command(
     if method == GRAM:
         made = making.make(
             lambda state, count: vizsynth.synthesize_texture(
-                net, texture, key=key, size=shape, steps=count, layers=chosen, cuts=cuts, state=state
+                net,
+                texture,
+                key=key,
+                size=shape,
+                steps=count,
+                layers=chosen,
+                cuts=cuts,
+                state=state,
+                parametrization=start,
             ),
             what=f"the texture of {image.name}",
             steps=steps,
