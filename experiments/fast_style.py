@@ -285,7 +285,9 @@ def optimized(
 ) -> tuple[Array, Array]:
     """Return pictures and the loss before each step: minimized over the pixels, from the photo on."""
 
-    def one(photo: Array, wanted: dict[str, Array]) -> tuple[Array, Array]:
+    def one(given: tuple[Array, dict[str, Array]]) -> tuple[Array, Array]:
+        photo, wanted = given
+
         def objective(pixels: Array, key: Array) -> Array:
             del key
             return -_terms(
@@ -296,7 +298,8 @@ def optimized(
         state, trace = ascent.run(objective, optimizer, begun, steps, stochastic=False)
         return jnp.clip(state.params, 0, 1), -trace
 
-    return jax.vmap(one)(photos, wanted)
+    # One after another: under vmap each line search would take as many steps as the longest.
+    return jax.lax.map(one, (photos, wanted))
 
 
 def _terms(net: Any, images: Array, photos: Array, wanted: Any, layers: tuple[str, ...]) -> Any:
