@@ -348,3 +348,11 @@ def test_a_training_that_cannot_be_says_so(changed, kind, message):
     given = {"stylizer": made, "images": PHOTOS, "styles": STYLES, "key": jax.random.key(0)}
     with pytest.raises(kind, match=message):
         vizsynth.train_style(tiny("vgg").net, **given | OPTIONS | changed)
+
+
+def test_weights_may_be_a_list():
+    net, images = small(), random_images(1, 9, 11)
+    found = vizsynth.stylize(net, images, [0.25, 0.25, 0.5])
+    np.testing.assert_allclose(
+        found, vizsynth.stylize(net, images, jnp.asarray([0.25, 0.25, 0.5])), atol=1e-6
+    )

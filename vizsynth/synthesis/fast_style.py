@@ -97,7 +97,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
 def stylize(
     stylizer: Any,
     images: Images,
-    style: int | Int[Array, "..."] | Sequence[float] | Float[Array, "..."] = 0,
+    style: int | Int[Array, "..."] | Sequence[Number] | Float[Array, "..."] = 0,
 ) -> Images:
     """Return T(x; Σ_s w_s γ_s, Σ_s w_s β_s): photos in a style, or between styles, in one pass.
 
