@@ -223,7 +223,8 @@ class HeadReached(Exception):  # no error: how a network is left half way
 def leaving(table: Ops) -> Ops:
     """Return the arithmetic that stops at the first dense layer, raising `HeadReached`."""
 
-    def linear(x: Any, *_: Any, **__: Any) -> Any:
+    def linear(x: Any, kernel: Any, bias: Any, *, name: str = "") -> Any:
+        del kernel, bias, name
         raise HeadReached(x.dense() if isinstance(x, Changed) else x)
 
     return table._replace(linear=linear)
@@ -233,8 +234,8 @@ def resuming(value: Array, table: Ops = ops.default) -> Ops:
     """Return the arithmetic in which the first dense layer is given a value in place of its input."""
     given: list[Array] = [value]
 
-    def linear(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return table.linear(given.pop() if given else x, *args, **kwargs)
+    def linear(x: Any, kernel: Array, bias: Array | None, *, name: str = "") -> Any:
+        return table.linear(given.pop() if given else x, kernel, bias, name=name)
 
     return table._replace(linear=linear)
 
