@@ -21,15 +21,21 @@ import optax
 import vizsynth
 from benchmarks.peers import torch_features, torch_gram, torch_images, torch_vgg16
 from experiments.figure import PHOTOS
+from vizsynth import ascent
 from vizsynth.files import read_image
 from vizsynth.parametrizations import Fourier, Pixels
 from vizsynth.synthesis.texture import VGG_LAYERS
 
 
-def ours(net: Any, texture: jax.Array, evaluations: int, parametrization: Any) -> tuple[float, int, float]:
+def ours(
+    net: Any, texture: jax.Array, evaluations: int, start: jax.Array, parametrization: Any
+) -> tuple[float, int, float]:
     """Return the least loss within so many evaluations, how many steps they were, and the seconds."""
     options: dict[str, Any] = {"parametrization": parametrization, "optimizer": optax.lbfgs}
-    made = vizsynth.synthesize_texture(net, texture, key=jax.random.key(0), steps=0, **options)
+    begun = jax.vmap(lambda x: ascent.init(x, optax.lbfgs(1.0), key=jax.random.key(0)))(
+        parametrization.encode(start)[None]
+    )
+    made = vizsynth.synthesize_texture(net, texture, state=begun, steps=0, **options)
     vizsynth.synthesize_texture(net, texture, state=made.state, steps=1, **options)  # compiles
     used, steps, least = 1, 0, np.inf
     begin = time.perf_counter()
@@ -51,7 +57,7 @@ def torchs(
     module = torch_vgg16(net)
     found = torch_features(module, torch_images(texture[None]), VGG_LAYERS)
     wanted = {layer: torch_gram(A) for layer, A in found.items()}
-    x = torch_images(start[None]).requires_grad_()
+    x = torch_images(start[None]).contiguous().requires_grad_()
     descent = torch.optim.LBFGS(
         [x],
         max_iter=evaluations,
@@ -97,7 +103,7 @@ def main() -> None:
         loss, seconds = torchs(net, texture, n, start, history)
         print(f"PyTorch's L-BFGS, history {history}: {loss:.3e} in {seconds:.1f} s")
     for name, parametrization in (("pixels", pixels), ("a Fourier spectrum", Fourier(std=0.2))):
-        loss, steps, seconds = ours(net, texture, n, parametrization)
+        loss, steps, seconds = ours(net, texture, n, start, parametrization)
         print(f"ours, {name}: {loss:.3e} in {seconds:.1f} s, {steps} steps")
 
 
