@@ -248,15 +248,23 @@ def restore(folder: str | Path, like: Any) -> Any:
     if not found:
         raise FileNotFoundError(f"{folder} holds no saved run")
     plain = jax.eval_shape(_without_keys, like)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            read = checkpointer.restore(found[max(found)], plain)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds the state of another run: {str(error).splitlines()[0]}") from None
-    shapes = [leaf.shape for leaf in jax.tree.leaves(plain)]
-    if [leaf.shape for leaf in jax.tree.leaves(read)] != shapes:
-        raise ValueError(f"{folder} holds the state of another run: its arrays have other shapes")
+    path = found[max(found)]
+    with ocp.StandardCheckpointer() as checkpointer:
+        # Asked before anything is read: a reading that fails half way leaves tasks behind.
+        there: Any = checkpointer.metadata(path)
+        if _kinds(there.item_metadata.tree) != _kinds(plain):
+            raise ValueError(f"{folder} holds the state of another run: its arrays are others")
+        try:
+            read = checkpointer.restore(path, plain)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{folder} holds the state of another run: {reason}") from None
     return _with_keys(read, like)
+
+
+def _kinds(tree: Any) -> list[tuple[tuple[int, ...], str]]:
+    """Return the shapes and precisions of all arrays, whatever they are called."""
+    return sorted((tuple(leaf.shape), str(np.dtype(leaf.dtype))) for leaf in jax.tree.leaves(tree))
 
 
 def has_checkpoint(folder: str | Path) -> bool:
