@@ -1,8 +1,8 @@
 """How much faster are 64 class pictures made together than one by one?
 
 SqueezeNet 1.1 with ImageNet's weights, pictures of 64 px, 8 steps each, the same keys; one program makes all
-of them, the other is called 64 times. That the pictures are the same is looked at, too: after steps along the
-gradient itself, as Adam's first steps are signs, which turn where a gradient is near 0.
+of them, the other is called 64 times. That the pictures are the same is looked at, too: after short steps along
+the gradient itself, as Adam's first steps are signs, which turn where a gradient is near 0.
 
     python -m benchmarks.class_pictures [--turns 3]
 """
@@ -32,7 +32,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(0), COUNT)
     options: dict[str, Any] = {"steps": STEPS, "size": SIZE}
 
-    plain = {**options, "optimizer": optax.sgd}
+    plain = {**options, "optimizer": optax.sgd, "learning_rate": 1e-4}
 
     def together(options: dict[str, Any] = options) -> jax.Array:
         return vizsynth.visualize_class(net, labels, key=keys, **options).images
