@@ -1,8 +1,8 @@
 """How much faster are 64 class pictures made together than one by one?
 
 SqueezeNet 1.1 with ImageNet's weights, pictures of 64 px, 8 steps each, the same keys; one program makes all
-of them, the other is called 64 times. That the pictures are the same is looked at, too: after short steps along
-the gradient itself, as Adam's first steps are signs, which turn where a gradient is near 0.
+of them, the other is called 64 times. That the pictures are the same is looked at, too: after short steps
+along the gradient itself, as Adam's first steps are signs, which turn where a gradient is near 0.
 
     python -m benchmarks.class_pictures [--turns 3]
 """
