@@ -85,6 +85,13 @@ def read_image(
     >>> image.shape, round(float(image[0, 0, 0]), 3)
     ((20, 30, 3), 0.2)
     """
+    return jnp.asarray(read_pixels(path, size))
+
+
+def read_pixels(
+    path: str | os.PathLike[str], size: int | tuple[int, int] | None = None
+) -> Float[np.ndarray, "h w 3"]:
+    """Read a picture as `read_image` does, into the host's memory: what threads that read ahead call."""
     path = Path(path)
     size = _checked_size(size)
     if path.is_dir():
@@ -98,7 +105,7 @@ def read_image(
     pixels = np.asarray(picture, np.float32)
     grey = picture.mode == "F"
     pixels = np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1) if grey else pixels / 255
-    return jnp.asarray(pixels, jnp.float32)
+    return pixels
 
 
 def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:

@@ -1,0 +1,1 @@
+"""Readers of labelled images: the layouts in which data sets are published."""
