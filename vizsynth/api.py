@@ -23,8 +23,17 @@ from vizsynth.evaluation.randomization import parameter_layers as parameter_laye
 from vizsynth.evaluation.road import noisy_linear_imputation as noisy_linear_imputation
 from vizsynth.evaluation.road import road as road
 from vizsynth.evaluation.sensitivity_n import sensitivity_n as sensitivity_n
+from vizsynth.fields import receptive_field as receptive_field
 from vizsynth.files import read_image as read_image
 from vizsynth.files import write_image as write_image
+from vizsynth.inspection.descriptors import descriptors as descriptors
+from vizsynth.inspection.embedding import embed_pca as embed_pca
+from vizsynth.inspection.embedding import embed_tsne as embed_tsne
+from vizsynth.inspection.embedding import grid_layout as grid_layout
+from vizsynth.inspection.neighbours import nearest_neighbors as nearest_neighbors
+from vizsynth.inspection.neighbours import same_class_share as same_class_share
+from vizsynth.inspection.segmentation import intersection_over_union as intersection_over_union
+from vizsynth.inspection.segmentation import segment as segment
 from vizsynth.maps.ablation_cam import ablation_cam as ablation_cam
 from vizsynth.maps.cam import cam as cam
 from vizsynth.maps.deconvnet import deconvnet as deconvnet
@@ -104,3 +113,6 @@ from vizsynth.synthesis.wasserstein import Wasserstein as Wasserstein
 from vizsynth.synthesis.wei_levoy import wei_levoy as wei_levoy
 from vizsynth.synthesis.yosinski import visualize_regularized as visualize_regularized
 from vizsynth.taps import features as features
+from vizsynth.training import Examples as Examples
+from vizsynth.training import fit as fit
+from vizsynth.training import predict as predict
