@@ -57,6 +57,10 @@ VALUES = {
     "log probability": (LogProbability(1), LOG_SOFTMAX[:, 1]),
     "neuron in the centre": (Neuron("maps", 3), MAPS[:, 2, 2, 3]),
     "neuron at a place": (Neuron("maps", 3, 1, 4), MAPS[:, 1, 4, 3]),
+    "neuron at a place an image": (
+        Neuron("maps", jnp.asarray([3, 0, 5]), jnp.asarray([1, 3, 0]), jnp.asarray([4, 0, 2])),
+        MAPS[[0, 1, 2], [1, 3, 0], [4, 0, 2], [3, 0, 5]],
+    ),
     "neuron of a vector": (Neuron("logits", 5), LOGITS[:, 5]),
     "channel": (Channel("maps", 4), MAPS[..., 4].mean((1, 2))),
     "channel of a vector": (Channel("logits", 4), LOGITS[:, 4]),

@@ -97,7 +97,10 @@ class Probability(_Algebra):
 @register_dataclass
 @dataclass(frozen=True)
 class Neuron(_Algebra):
-    """One unit of a layer: its channel at row y and column x; the centre where they are None."""
+    """One unit of a layer: its channel at row y and column x; the centre where they are None.
+
+    Each is one number for all images, or one an image.
+    """
 
     layer: str = field(metadata=_STATIC)
     channel: Number
@@ -115,7 +118,9 @@ class Neuron(_Algebra):
         if values.ndim == 4:
             y = values.shape[1] // 2 if self.y is None else self.y
             x = values.shape[2] // 2 if self.x is None else self.x
-            values = values.at[:, y, x].get(mode="fill", fill_value=jnp.nan)
+            n = values.shape[0]
+            y, x = (jnp.broadcast_to(jnp.asarray(i), (n,)) for i in (y, x))
+            values = values.at[jnp.arange(n), y, x].get(mode="fill", fill_value=jnp.nan)
         return _pick(values, self.channel)
 
 
