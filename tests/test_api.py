@@ -41,6 +41,13 @@ BY_POSITION = {
     "train_style": {"stylizer"},
     "adain": {"content_features", "style_features"},
     "transfer_adain": {"decoder"},
+    "fit": {"data"},
+    "predict": {"data"},
+    "nearest_neighbors": {"queries"},
+    "same_class_share": {"indices", "query_labels"},
+    "grid_layout": {"points"},
+    "segment": {"heatmap"},
+    "intersection_over_union": {"mask", "truth"},
 }
 
 

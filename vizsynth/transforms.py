@@ -71,6 +71,16 @@ class Roll:
 
 @register_dataclass
 @dataclass(frozen=True)
+class Mirror:
+    """Exchange left and right, or not: either is as likely."""
+
+    def __call__(self, key: Key, image: Before) -> After:
+        """Return the picture, or its mirror image."""
+        return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+@register_dataclass
+@dataclass(frozen=True)
 class Scale:
     """Zoom about the middle by a factor drawn evenly from [low, high]; the size stays.
 

@@ -1,0 +1,536 @@
+"""Fitting a classifier: cross entropy by stochastic gradient descent, in steps that can be taken up again.
+
+Step t takes the batch B_t of its epoch's order, changes each image x by a(x; ξ) with a key folded from the
+run's own key, the epoch and the image, and descends along the gradient of
+
+    L = (1 / |B_t|) Σ_{(x, y) ∈ B_t} −log softmax(net(a(x; ξ)))_y
+
+with respect to every weight that is not frozen. Batch normalization takes the batch's statistics
+(`vizsynth.training.statistics`). Order, changes and learning rate are functions of the key and of t, so a
+training that was killed goes on from its last checkpoint to the history it would have had, bit for bit.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from vizsynth import ascent
+from vizsynth import ops as arithmetic
+from vizsynth.chunks import check_count
+from vizsynth.entry import as_network, as_pytree
+from vizsynth.training import data as examples
+from vizsynth.training import freezing
+from vizsynth.training.schedules import Optimizer, Schedule, adamw, cosine, rates
+from vizsynth.training.statistics import Statistics, in_training, with_statistics
+from vizsynth.transforms import none, transformed
+from vizsynth.types import Key
+
+HISTORY = "history.json"
+AHEAD = 2  # batches that are read while a step is taken
+
+
+class Record(NamedTuple):
+    """What an epoch gave."""
+
+    epoch: int
+    """From 1 on."""
+    learning_rate: float
+    """At the epoch's last step."""
+    loss: float
+    """The mean over the epoch's batches, each before its step and as it was changed."""
+    accuracy: float
+    """The share of them that was told right."""
+    validation_loss: float | None
+    """At the epoch's end."""
+    validation_accuracy: float | None
+
+
+class Tally(NamedTuple):
+    """Sums over the steps of the epoch that have been taken."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    examples: Float[Array, ""]
+
+
+class State(NamedTuple):
+    """All that a training knows between two steps."""
+
+    net: Any
+    memory: Any
+    """What the optimizer remembers."""
+    tally: Tally
+    step: Int[Array, ""]
+    """How many steps were taken."""
+    best: Any
+    """The network at its best epoch; None where nothing is held out."""
+    history: Float[Array, "epochs fields"]
+    """The records, without their epochs; NaN where there is none."""
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    step: int
+    """Of this training, those of a run before included."""
+    steps: int
+    epoch: int
+    """The one that the step belongs to, from 1 on."""
+    loss: Any
+    """The mean of the epoch so far, not waited for."""
+    history: tuple[Record, ...]
+
+
+class Fitted(NamedTuple):
+    """What a training gave."""
+
+    net: Any
+    """At its best epoch on what was held out; without that, as it is now."""
+    history: tuple[Record, ...]
+    best: Record | None
+    """The epoch of `net`; None before the first one ends."""
+    finished: bool
+    """Whether all epochs are done, or it stopped early as asked; not where `watch` stopped it."""
+    state: State
+
+
+class Diverged(FloatingPointError):
+    """The loss became NaN or infinite."""
+
+
+class Predictions(NamedTuple):
+    """What a network says of labelled images."""
+
+    logits: Float[np.ndarray, "n classes"]
+    labels: Int[np.ndarray, " n"]
+    """The true ones."""
+
+    @property
+    def loss(self) -> float:
+        """The mean cross entropy."""
+        wide = self.logits.astype(np.float64)
+        top = wide.max(axis=1, keepdims=True)
+        log_total = np.log(np.exp(wide - top).sum(axis=1)) + top[:, 0]
+        return float((log_total - wide[np.arange(len(wide)), self.labels]).mean())
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which were told right."""
+        return self.logits.argmax(axis=1) == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was told right."""
+        return float(self.correct.mean())
+
+
+# One step ---------------------------------------------------------------------------
+
+
+class _Moving(NamedTuple):
+    """The part of the state that a step changes; its memory is used again."""
+
+    net: Any
+    memory: Any
+    tally: Tally
+    step: Int[Array, ""]
+
+
+def _dtype(net: Any) -> Any:
+    found = [leaf.dtype for leaf in jax.tree.leaves(net) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.promote_types(found[0], jnp.float32) if found else jnp.dtype(jnp.float32)
+
+
+def _as_float(images: Array, dtype: Any) -> Array:
+    return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
+
+
+def _weights(net: Any, frozen: Sequence[str]) -> list[Array]:
+    leaves = jax.tree.leaves(net)
+    return [leaf for leaf, yes in zip(leaves, freezing.trainable(net, frozen), strict=True) if yes]
+
+
+def _with_weights(net: Any, weights: Sequence[Array], frozen: Sequence[str]) -> Any:
+    leaves, structure = jax.tree.flatten(net)
+    given = iter(weights)
+    chosen = freezing.trainable(net, frozen)
+    return jax.tree.unflatten(
+        structure, [next(given) if yes else leaf for leaf, yes in zip(leaves, chosen, strict=True)]
+    )
+
+
+@partial(jax.jit, static_argnames=("optimizer", "frozen"), donate_argnames=("moving",))
+def _step(
+    moving: _Moving,
+    images: Array,
+    labels: Array,
+    indices: Array,
+    key: Key,
+    learning_rate: Array,
+    weight_decay: Array,
+    augment: Any,
+    *,
+    optimizer: Optimizer,
+    frozen: tuple[str, ...],
+) -> _Moving:
+    net = moving.net
+    dtype = _dtype(net)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
+    x = transformed(augment, keys, _as_float(images, dtype))
+
+    def loss(weights: list[Array]) -> tuple[Array, tuple[dict[str, Statistics], Array]]:
+        seen: dict[str, Statistics] = {}
+        ops = in_training(arithmetic.default, seen, fixed=freezing.norms(net, frozen))
+        logits = _with_weights(net, weights, frozen)(x, ops=ops).astype(dtype)
+        each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return each.mean(), (seen, (logits.argmax(axis=-1) == labels).sum())
+
+    weights = _weights(net, frozen)
+    (value, (seen, correct)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, memory = optimizer(learning_rate, weight_decay).update(gradient, moving.memory, weights)
+        weights = [w + u.astype(w.dtype) for w, u in zip(weights, cast(list[Array], updates), strict=True)]
+    net = with_statistics(_with_weights(net, weights, frozen), seen)
+    size = jnp.asarray(len(labels), dtype)
+    tally = Tally(
+        moving.tally.loss + value * size,
+        moving.tally.correct + correct.astype(dtype),
+        moving.tally.examples + size,
+    )
+    return _Moving(net, memory, tally, moving.step + 1)
+
+
+# What it says -----------------------------------------------------------------------
+
+
+@jax.jit
+def _logits(net: Any, images: Array) -> Array:
+    return net(_as_float(images, _dtype(net)))
+
+
+def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:
+    """Return what a network says of labelled images, each by itself; `.accuracy` and `.loss` sum it up.
+
+    Args:
+        net: a classifier.
+        data: `Examples`, or any source of labelled images.
+        batch_size: how many images at once.
+
+    Returns:
+        The logits and the true labels.
+
+    Raises:
+        TypeError, ValueError: what is no set of labelled images; labels that are no classes of net's.
+
+    Example:
+        >>> import jax, numpy as np, vizsynth
+        >>> from vizsynth.models.sequential import Dense, GlobalMean
+        >>> net = vizsynth.models.sequential([GlobalMean(), Dense(2)], (4, 4, 3), key=jax.random.key(0))
+        >>> data = vizsynth.Examples(np.zeros((3, 4, 4, 3), np.uint8), np.array([0, 1, 1]), ("a", "b"))
+        >>> vizsynth.predict(net, data).logits.shape
+        (3, 2)
+    """
+    check_count(batch_size, "batch_size")
+    examples.check(data, net)
+    net = as_network(net)
+    n = len(data.labels)
+    places = [np.arange(n)[i : i + batch_size] for i in range(0, n, batch_size)]
+    logits, labels = [], []
+    for images, true in _read_ahead(data, places):
+        padding = ((0, min(batch_size, n) - len(images)), *[(0, 0)] * 3)  # so that it is one program
+        logits.append(np.asarray(_logits(net, np.pad(images, padding)))[: len(images)])
+        labels.append(true)
+    return Predictions(np.concatenate(logits), np.concatenate(labels))
+
+
+def _read_ahead(
+    data: Any, places: Sequence[np.ndarray] | np.ndarray
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Give the batches at these places, the next ones being read meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+        coming = [reader.submit(data.read, at) for at in places[:AHEAD]]
+        try:
+            for i in range(len(places)):
+                images, labels = coming.pop(0).result()
+                if i + AHEAD < len(places):
+                    coming.append(reader.submit(data.read, places[i + AHEAD]))
+                yield np.asarray(images), np.asarray(labels)
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+
+
+# History ----------------------------------------------------------------------------
+
+
+def _records(history: Array) -> tuple[Record, ...]:
+    known = [
+        [None if np.isnan(v) else float(str(v)) for v in row] for row in np.asarray(history)
+    ]  # 0.4, not 0.4000000059
+    return tuple(Record(i, *row) for i, row in enumerate(known, start=1) if row[0] is not None)  # type: ignore
+
+
+def best_epoch(history: Sequence[Record]) -> Record | None:
+    """Return the epoch of the highest validation accuracy, of the lowest loss among equals, the first of all.
+
+    Without validation it is the last one.
+    """
+    if not history or history[-1].validation_accuracy is None:
+        return history[-1] if history else None
+    return max(history, key=lambda r: (r.validation_accuracy, -(r.validation_loss or 0.0), -r.epoch))
+
+
+def _is_over(history: Sequence[Record], epochs: int, patience: int | None) -> bool:
+    best = best_epoch(history)
+    waited = 0 if best is None else history[-1].epoch - best.epoch
+    return len(history) == epochs or (patience is not None and waited >= patience)
+
+
+def write_history(path: str | Path, history: Sequence[Record]) -> None:
+    """Write the records as JSON, whole or not at all."""
+    path = Path(path)
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps([r._asdict() for r in history], indent=1) + "\n")
+    written.replace(path)
+
+
+def read_history(path: str | Path) -> tuple[Record, ...]:
+    """Read the records that `write_history` wrote."""
+    return tuple(Record(**fields) for fields in json.loads(Path(path).read_text()))
+
+
+# The training -----------------------------------------------------------------------
+
+
+def _check_fit(
+    net: Any,
+    data: Any,
+    validation: Any,
+    key: Any,
+    frozen: Sequence[str],
+    patience: int | None,
+    numbers: Mapping[str, Any],
+) -> None:
+    examples.check(data, net)
+    if validation is not None:
+        examples.check(validation, net, "validation")
+        if tuple(validation.classes) != tuple(data.classes):
+            raise ValueError(f"validation has the classes {validation.classes}, data has {data.classes}")
+    if len(np.unique(data.labels)) < 2:
+        raise ValueError("all images are of one class: give images of two classes or more")
+    if not jnp.issubdtype(getattr(key, "dtype", np.dtype("O")), jax.dtypes.prng_key):
+        raise TypeError(f"key must be a new-style key, jax.random.key(seed), not {type(key).__name__}")
+    for name in ("epochs", "batch_size"):
+        check_count(numbers[name], name)
+    if not numbers["learning_rate"] > 0 or not np.isfinite(numbers["learning_rate"]):
+        raise ValueError(f"learning_rate must be above 0, not {numbers['learning_rate']}")
+    if not numbers["weight_decay"] >= 0 or not np.isfinite(numbers["weight_decay"]):
+        raise ValueError(f"weight_decay must be at least 0, not {numbers['weight_decay']}")
+    if patience is not None:
+        check_count(patience, "patience")
+        if validation is None:
+            raise ValueError("patience needs validation: training.split(data, 0.1, key=...) holds some out")
+    freezing.check(net, frozen)
+    images, _ = data.read(np.arange(1))
+    jax.eval_shape(_logits, net, jax.ShapeDtypeStruct(images.shape, images.dtype))  # large enough for it?
+
+
+def fit(
+    net: Any,
+    data: Any,
+    *,
+    key: Key,
+    validation: Any = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    optimizer: Optimizer = adamw,
+    schedule: Schedule = cosine,
+    augment: Any = none,
+    frozen: Sequence[str] = (),
+    patience: int | None = None,
+    folder: str | Path | None = None,
+    origin: Mapping[str, Any] | None = None,
+    save_every: float = 30.0,
+    watch: Callable[[Progress], bool | None] | None = None,
+) -> Fitted:
+    """Return argmin_w E_{x,y} [−log softmax(net_w(a(x)))_y], as nearly as so many epochs come.
+
+    Each epoch goes once through the examples in an order of its own, in whole batches: what is left over
+    waits for another epoch. Nothing of `net` is changed: what is returned is another network.
+
+    Args:
+        net: a classifier of two or more classes. Its batch normalization, if any, is trained with it:
+            a network that is to be fine-tuned is loaded by `vizsynth.load(..., folded=False)`, and
+            `vizsynth.models.with_classes` gives it a head for other classes.
+        data: labelled images: `Examples`, or any source of them (`vizsynth.datasets`).
+        key: of the order and of what `augment` draws.
+        validation: labelled images that are not trained on. They choose the epoch whose network is
+            returned, the one of the highest accuracy.
+        epochs: how many times all examples are seen.
+        batch_size: how many a step; fewer where there are fewer.
+        learning_rate: the highest of the schedule.
+        weight_decay: of kernels; biases and normalizations do not decay.
+        optimizer: `optimizer(learning_rate, weight_decay)`, such as `training.adamw` and `training.sgd`.
+        schedule: `schedule(learning_rate, steps)`, such as `training.cosine`, `constant`, `one_cycle`,
+            `stairs`; it is made for all epochs.
+        augment: changes each training image by a key of its own, `(key, image) -> image`
+            (`vizsynth.transforms`). What it draws depends on the key, the epoch and the image alone.
+        frozen: layers, or what their names begin with, whose weights and statistics stay as they are.
+            `training.up_to(net, layer)` names all up to one.
+        patience: stop when so many epochs in a row were not better on `validation`.
+        folder: where checkpoints and `history.json` are saved. A training that finds its own there goes
+            on from it, to the same result, bit for bit.
+        origin: what else makes this training what it is, as JSON; a checkpoint of another one is refused.
+        save_every: how many seconds lie between two checkpoints, at least; 0 saves after each step. The
+            last epoch, and a training that `watch` stops, are always saved.
+        watch: called after each step; where it returns True, the training is saved and ends.
+
+    Returns:
+        The network, ready for use; a record an epoch; the state.
+        Batch normalization is not folded: `vizsynth.models.fold_batch_norm` does that.
+
+    Raises:
+        TypeError, ValueError: no labelled images; one class only; labels outside the classes; layers to
+            freeze that are not there; a folder that holds another training.
+        Diverged: the loss became NaN or infinite. The last checkpoint stays.
+
+    Example:
+        >>> import jax, numpy as np, vizsynth
+        >>> from vizsynth.models.sequential import Dense, GlobalMean
+        >>> images = np.repeat(np.uint8([0, 255] * 8), 48).reshape(16, 4, 4, 3)
+        >>> data = vizsynth.Examples(images, np.arange(16) % 2, ("dark", "light"))
+        >>> net = vizsynth.models.sequential([GlobalMean(), Dense(2)], (4, 4, 3), key=jax.random.key(0))
+        >>> options = {"epochs": 30, "batch_size": 8, "learning_rate": 0.1}
+        >>> fitted = vizsynth.fit(net, data, key=jax.random.key(1), **options)
+        >>> vizsynth.predict(fitted.net, data).accuracy, len(fitted.history)
+        (1.0, 30)
+    """
+    frozen = tuple(frozen)
+    numbers = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    numbers |= {"weight_decay": weight_decay}
+    _check_fit(net, data, validation, key, frozen, patience, numbers)
+    augment = as_pytree(augment)
+    n = len(data.labels)
+    size = min(batch_size, n)
+    per_epoch = n // size
+    steps = per_epoch * epochs
+    rate = np.asarray(rates(schedule, learning_rate, steps))
+    order_key, augment_key = jax.random.split(key)
+    dtype = _dtype(net)
+
+    def begin() -> State:
+        start = jax.tree.map(jnp.copy, net)
+        memory = optimizer(jnp.zeros((), dtype), jnp.zeros((), dtype)).init(_weights(start, frozen))
+        history = jnp.full((epochs, len(Record._fields) - 1), jnp.nan, dtype)
+        best = None if validation is None else jax.tree.map(jnp.copy, start)
+        return State(start, memory, _nothing(dtype), jnp.zeros((), jnp.int32), best, history)
+
+    told = {**numbers, "frozen": frozen, "patience": patience, **dict(origin or {})}
+    told |= {"optimizer": _name(optimizer), "schedule": _name(schedule), "augment": repr(augment)}
+    told |= {"key": np.asarray(jax.random.key_data(key)).tolist(), "examples": _digest(data)}
+    told |= {"validation": None if validation is None else _digest(validation)}
+    if folder is not None and ascent.has_checkpoint(folder):
+        ascent.check_origin(folder, told)
+        state = ascent.restore(folder, jax.eval_shape(begin))
+    else:
+        state = begin()
+
+    def save(state: State) -> None:
+        nonlocal saved
+        if folder is not None:
+            ascent.save(folder, state, told)
+            write_history(Path(folder) / HISTORY, _records(state.history))
+            saved = time.monotonic()
+
+    saved = time.monotonic()
+    history = _records(state.history)
+    stopped = False
+    while not _is_over(history, epochs, patience) and not stopped:
+        epoch, first = len(history), int(state.step) % per_epoch
+        places = _batches(order_key, epoch, n, size)
+        this_key = jax.random.fold_in(augment_key, epoch)
+        batches = _read_ahead(data, places[first:])
+        for i, (images, labels) in enumerate(batches, start=epoch * per_epoch + first):
+            moving = _step(
+                _Moving(state.net, state.memory, state.tally, state.step),
+                images,
+                labels.astype(np.int32),
+                places[i % per_epoch].astype(np.int32),
+                this_key,
+                jnp.asarray(rate[i], dtype),
+                jnp.asarray(weight_decay, dtype),
+                augment,
+                optimizer=optimizer,
+                frozen=frozen,
+            )
+            state = state._replace(**moving._asdict())
+            mean = state.tally.loss / state.tally.examples
+            if (i + 1) % per_epoch == 0:
+                state = _end_epoch(state, epoch, float(rate[i]), validation, batch_size)
+                history = _records(state.history)
+            stopped = watch is not None and bool(watch(Progress(i + 1, steps, epoch + 1, mean, history)))
+            over = _is_over(history, epochs, patience)
+            if over or stopped or time.monotonic() - saved >= save_every:
+                if not np.isfinite(float(mean)):
+                    raise _diverged(epoch + 1)
+                save(state)
+            if stopped:
+                batches.close()
+                break
+    best = best_epoch(history)
+    net = state.net if best is None or state.best is None else state.best
+    return Fitted(net, history, best, _is_over(history, epochs, patience), state)
+
+
+def _batches(key: Key, epoch: int, n: int, batch_size: int) -> Int[np.ndarray, "batches b"]:
+    """Return the places of each whole batch of an epoch."""
+    return examples.order(key, epoch, n)[: n // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _end_epoch(state: State, epoch: int, rate: float, validation: Any, batch_size: int) -> State:
+    loss, correct, count = (float(v) for v in state.tally)
+    if not np.isfinite(loss):
+        raise _diverged(epoch + 1)
+    row = [rate, loss / count, correct / count, np.nan, np.nan]
+    if validation is not None:
+        found = predict(state.net, validation, batch_size=batch_size)
+        row[3:] = [found.loss, found.accuracy]
+    dtype = state.history.dtype
+    history = state.history.at[epoch].set(jnp.asarray(row, dtype))
+    best = state.best
+    chosen = best_epoch(_records(history))
+    if validation is not None and chosen is not None and chosen.epoch == epoch + 1:
+        best = jax.tree.map(jnp.copy, state.net)
+    return state._replace(history=history, best=best, tally=_nothing(dtype))
+
+
+def _diverged(epoch: int) -> Diverged:
+    return Diverged(f"the loss became NaN or infinite in epoch {epoch}: give a smaller learning rate")
+
+
+def _nothing(dtype: Any) -> Tally:
+    return Tally(*(jnp.zeros((), dtype) for _ in Tally._fields))
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _digest(data: Any) -> str:
+    """Return what tells a set of examples from others, without reading all of its images."""
+    first, _ = data.read(np.arange(min(8, len(data.labels))))
+    parts = (np.asarray(data.labels, np.int64), np.ascontiguousarray(first))
+    text = b"".join(part.tobytes() for part in parts) + "\0".join(data.classes).encode()
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,111 @@
+"""Which of a network's arrays are trained."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.tree_util import tree_flatten_with_path
+from jaxtyping import Array
+
+from vizsynth import ops as arithmetic
+from vizsynth.training.statistics import is_norm
+
+
+def _places(net: Any) -> list[tuple[str, bool]]:
+    """Return for each leaf the name of the layer that holds it, and whether it is a running average."""
+    found = []
+    for path, _ in tree_flatten_with_path(net)[0]:
+        node: Any = net
+        name = ""
+        for key in (cast(Any, key) for key in path):
+            node = node[key.idx] if hasattr(key, "idx") else getattr(node, getattr(key, "name", ""), None)
+            if isinstance(node, nnx.Variable):
+                break
+            if isinstance(getattr(node, "name", None), str):
+                name = node.name
+        found.append((name, isinstance(node, nnx.BatchStat)))
+    return found
+
+
+def layers_of(net: Any) -> list[str]:
+    """Return for each leaf of a network the name of the layer that holds it.
+
+    >>> import jax, vizsynth
+    >>> net = vizsynth.models.resnet18(num_classes=None, key=jax.random.key(0))
+    >>> list(dict.fromkeys(layers_of(net)))[:3]
+    ['conv1', 'conv1.norm', 'layer1.0.conv1']
+    """
+    return [name for name, _ in _places(net)]
+
+
+def is_frozen(layer: str, frozen: Sequence[str]) -> bool:
+    """Tell whether a layer is, or lies within, one of those named: `layer1` holds `layer1.0.conv2`."""
+    return any(layer == name or layer.startswith((f"{name}.", f"{name}_")) for name in frozen)
+
+
+def trainable(net: Any, frozen: Sequence[str] = ()) -> list[bool]:
+    """Tell for each leaf whether it is trained: a weight, in no frozen layer."""
+    return [not (average or is_frozen(layer, frozen)) for layer, average in _places(net)]
+
+
+def norms(net: Any, frozen: Sequence[str]) -> frozenset[str]:
+    """Return the names of the frozen layers of normalization."""
+    found = [node for node in jax.tree.leaves(net, is_leaf=is_norm) if is_norm(node)]
+    return frozenset(node.name for node in found if is_frozen(node.name, frozen))
+
+
+def check(net: Any, frozen: Sequence[str]) -> None:
+    """Check that the layers to freeze are there, and that some are left.
+
+    Raises:
+        ValueError: a name that no layer with weights has; nothing left to train.
+    """
+    names = list(dict.fromkeys(layers_of(net)))
+    for asked in frozen:
+        if not any(is_frozen(name, [asked]) for name in names):
+            there = ", ".join(n for n in names if n and not n.endswith(".norm"))
+            raise ValueError(f"no layer with weights is called {asked!r}, nor begins so; there are: {there}")
+    if not any(trainable(net, frozen)):
+        raise ValueError(f"every layer is frozen ({', '.join(frozen)}): leave one to be trained")
+
+
+def up_to(net: Any, layer: str) -> tuple[str, ...]:
+    """Return the layers with weights that a layer depends on, itself included: what to freeze up to it.
+
+    Args:
+        net: a network.
+        layer: one of `net.layers`.
+
+    Raises:
+        ValueError: no such layer.
+
+    >>> import jax, vizsynth
+    >>> net = vizsynth.models.vgg11(num_classes=2, key=jax.random.key(0))
+    >>> up_to(net, "relu2_1")
+    ('conv1_1', 'conv2_1')
+    """
+    used: list[str] = []
+    at: list[int] = []
+
+    def tap(name: str, value: Array) -> Array:
+        if name == layer:
+            at.append(len(used))
+        return value
+
+    def using(op: Any) -> Any:
+        def call(x: Array, *arrays: Any, name: str, **how: Any) -> Array:
+            used.append(name)
+            return op(x, *arrays, name=name, **how)
+
+        return call
+
+    ops = arithmetic.default._replace(
+        conv=using(arithmetic.conv), linear=using(arithmetic.linear), batch_norm=using(arithmetic.batch_norm)
+    )
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    jax.eval_shape(lambda net, images: net(images, tap=tap, ops=ops), net, image)
+    if not at:
+        raise ValueError(f"no layer is called {layer!r}; there are: {', '.join(net.layers)}")
+    return tuple(dict.fromkeys(used[: at[0]]))

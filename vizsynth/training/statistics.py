@@ -1,0 +1,72 @@
+"""Batch normalization while a network is trained.
+
+Ioffe & Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+Shift, 2015. In training, algorithm 1: μ and σ² are the batch's own. For later, running averages are kept as
+PyTorch keeps them: new = 0.9 old + 0.1 batch, where the batch's variance is the unbiased one (the paper
+takes m / (m − 1) into the average as well, over many batches).
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vizsynth.ops import Ops
+
+MOMENTUM = 0.1
+Net = TypeVar("Net")
+
+
+class Statistics(NamedTuple):
+    """What a batch told a layer of normalization."""
+
+    mean: Float[Array, " c"]
+    variance: Float[Array, " c"]
+    """The unbiased one."""
+
+
+def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] = frozenset()) -> Ops:
+    """Return a table that normalizes by the batch's own statistics, and puts them into `seen`.
+
+    Args:
+        ops: the table for everything else.
+        seen: filled by the layers' names while the network runs.
+        fixed: the names of those that keep to their running averages.
+    """
+
+    def batch_norm(
+        x: Array, scale: Array, bias: Array, mean: Array, variance: Array, *, eps: float, name: str = ""
+    ) -> Array:
+        if name not in fixed:
+            count = x.size // x.shape[-1]
+            # In at least single precision, as a sum of many.
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            mu, sigma2 = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+            seen[name] = Statistics(mu, sigma2 * (count / max(count - 1, 1)))
+            mean, variance = mu.astype(mean.dtype), sigma2.astype(variance.dtype)
+        return ops.batch_norm(x, scale, bias, mean, variance, eps=eps, name=name)
+
+    return ops._replace(batch_norm=batch_norm)
+
+
+def is_norm(node: Any) -> bool:
+    """Tell a layer of normalization: it keeps a mean and a variance."""
+    return all(isinstance(getattr(node, name, None), nnx.BatchStat) for name in ("mean", "variance"))
+
+
+def with_statistics(net: Net, seen: dict[str, Statistics]) -> Net:
+    """Return the network with its running averages moved towards what a batch told."""
+
+    def moved(node: Any) -> Any:
+        if not is_norm(node) or node.name not in seen:
+            return node
+        leaves, structure = jax.tree.flatten(node)
+        copy = jax.tree.unflatten(structure, leaves)
+        for name, value in seen[node.name]._asdict().items():
+            old = getattr(node, name)[...]
+            setattr(copy, name, nnx.BatchStat((1 - MOMENTUM) * old + MOMENTUM * value.astype(old.dtype)))
+        return copy
+
+    return jax.tree.map(moved, net, is_leaf=is_norm)
