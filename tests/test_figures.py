@@ -272,3 +272,22 @@ def test_stretch_makes_the_largest_departure_black_or_white() -> None:
     np.testing.assert_allclose(made[0, 0], 1, atol=1e-6)
     np.testing.assert_allclose(made[3, 3], 0.25, atol=1e-6)
     np.testing.assert_allclose(made[1, 1], 0.5)
+
+
+def test_scattered_pictures_lie_at_their_points() -> None:
+    points = np.array([[0.0, 0.0], [10.0, 5.0], [5.0, 5.0]])
+    colors = np.eye(3)
+    pictures = [np.full((4, 6, 3), c) for c in colors]
+    made = figures.scatter(points, pictures, size=(20, 46))
+    np.testing.assert_array_equal(made[16:, :6], np.broadcast_to(colors[0], (4, 6, 3)))  # low left
+    np.testing.assert_array_equal(made[:4, 40:], np.broadcast_to(colors[1], (4, 6, 3)))  # high right
+    np.testing.assert_array_equal(made[:4, 20:26], np.broadcast_to(colors[2], (4, 6, 3)))
+    assert (made == 1).all(axis=-1).sum() == 20 * 46 - 3 * 24
+    framed = figures.scatter(points[:1], pictures[:1], size=(20, 46), frames=colors[1:2])
+    assert (framed == colors[1]).all(axis=-1).sum() == 8 * 10 - 24
+    with pytest.raises(ValueError, match=r"points must be \[2, 2\]"):
+        figures.scatter(points, pictures[:2])
+    with pytest.raises(ValueError, match="frames must be"):
+        figures.scatter(points, pictures, frames=colors[:2])
+    with pytest.raises(ValueError, match="do not fit"):
+        figures.scatter(points, pictures, size=(3, 50))

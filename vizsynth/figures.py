@@ -407,6 +407,54 @@ def sheet(
     return canvas
 
 
+def scatter(
+    points: ArrayLike,
+    images: ArrayLike | Sequence[ArrayLike],
+    *,
+    size: tuple[int, int] = (1000, 1000),
+    frames: ArrayLike | None = None,
+) -> Picture:
+    """Set small pictures on a plane, each with its middle at its point.
+
+    Pictures that overlap are laid one over another, the later above; a frame tells what a picture is of.
+
+    Args:
+        points: `[n, 2]`: (x, y), x to the right and y upwards; the plane is as large as they need.
+        images: n pictures as `as_picture` takes them.
+        size: of the picture that is made: rows and columns, in pixels.
+        frames: `[n, 3]` colours in [0, 1]; None draws no frames.
+
+    Raises:
+        ValueError: another number of points, or colours, than of pictures; a picture larger than `size`.
+
+    >>> import numpy as np
+    >>> scatter(np.array([[0.0, 0.0], [3.0, 1.0]]), np.zeros((2, 8, 8, 3)), size=(40, 60)).shape
+    (40, 60, 3)
+    """
+    where = _finite(points, "points")
+    pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
+    colors = None if frames is None else _finite(frames, "frames")
+    if where.shape != (len(pictures), 2) or not pictures:
+        raise ValueError(f"points must be [{len(pictures)}, 2], one a picture, not {where.shape}")
+    if colors is not None and colors.shape != (len(pictures), 3):
+        raise ValueError(f"frames must be [{len(pictures)}, 3], one a picture, not {colors.shape}")
+    edge = 0 if colors is None else 2
+    largest = [max(p.shape[axis] for p in pictures) + 2 * edge for axis in (0, 1)]
+    if largest[0] > size[0] or largest[1] > size[1]:
+        raise ValueError(f"pictures of {largest[0]}x{largest[1]} do not fit into {size[0]}x{size[1]} pixels")
+    low, extent = where.min(axis=0), np.ptp(where, axis=0)
+    unit = np.where(extent > 0, (where - low) / np.where(extent > 0, extent, 1), 0.5)
+    canvas = _canvas(*size, 1.0)
+    for i, picture in enumerate(pictures):
+        if colors is not None:
+            framed = _canvas(picture.shape[0] + 2 * edge, picture.shape[1] + 2 * edge, colors[i])
+            _paste(framed, picture, edge, edge)
+            picture = framed
+        room = [side - length for side, length in zip(size, picture.shape[:2], strict=True)]
+        _paste(canvas, picture, round((1 - unit[i, 1]) * room[0]), round(unit[i, 0] * room[1]))
+    return canvas
+
+
 def caption(picture: ArrayLike, text: str, *, font_size: int | None = None) -> Picture:
     """Write a text under a picture, on white, broken into lines that fit its width.
 

@@ -1,0 +1,58 @@
+"""One vector an image: what a layer says of the whole of it.
+
+Babenko & Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, 2015: the sum over positions
+(section 3), whose length alone differs from the mean; fully connected layers as they are, as Krizhevsky,
+Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012, section 6.1.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vizsynth import taps
+from vizsynth.chunks import check_count, in_groups
+from vizsynth.entry import entry
+from vizsynth.types import Images, Network
+
+
+def _check(net: Any, images: Any, layer: Any, batch_size: Any) -> None:
+    check_count(batch_size, "batch_size")
+    taps.shapes(net, images[:1], (layer,))
+
+
+@entry(static=("layer", "batch_size"), check=_check)
+def descriptors(
+    net: Network, images: Images, *, layer: str, batch_size: int = 32
+) -> Float[Array, "n channels"]:
+    """Return a vector for each image: a layer's mean over positions, d_c = (1/hw) Σ_ij A_ijc.
+
+    A layer without positions (`fc7`, `logits`) is returned as it is.
+
+    Args:
+        net: the network.
+        images: `[n, h, w, 3]` in [0, 1].
+        layer: of the network.
+        batch_size: how many images are run at a time; it bounds memory.
+
+    Returns:
+        `[n, channels]`.
+
+    Raises:
+        ValueError: a layer that the network does not have; images it cannot take; batch_size < 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> vizsynth.descriptors(net, jnp.zeros((2, 64, 64, 3)), layer="fire9").shape
+        (2, 512)
+
+    Departures: neither whitened nor brought to length 1, and no weight falls off towards the borders: what
+    the paper does besides its sum.
+    """
+
+    def of(images: Images) -> Float[Array, "b channels"]:
+        value = taps.run(net, images, (layer,))[1][layer]
+        return value.mean(axis=tuple(range(1, value.ndim - 1)))
+
+    return jnp.asarray(in_groups(of, images, batch_size))
