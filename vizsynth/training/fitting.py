@@ -32,7 +32,7 @@ from vizsynth.entry import as_network, as_pytree
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
 from vizsynth.training.schedules import Optimizer, Schedule, adamw, cosine, rates
-from vizsynth.training.statistics import Statistics, in_training, with_statistics
+from vizsynth.training.statistics import Statistics, at_least_single, in_training, with_statistics
 from vizsynth.transforms import none, transformed
 from vizsynth.types import Key
 
@@ -149,7 +149,7 @@ class _Moving(NamedTuple):
 
 def _dtype(net: Any) -> Any:
     found = [leaf.dtype for leaf in jax.tree.leaves(net) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.promote_types(found[0], jnp.float32) if found else jnp.dtype(jnp.float32)
+    return at_least_single(found[0]) if found else jnp.dtype(jnp.float32)
 
 
 def _as_float(images: Array, dtype: Any) -> Array:
@@ -194,7 +194,7 @@ def _step(
         ops = in_training(arithmetic.default, seen, fixed=freezing.norms(net, frozen))
         logits = _with_weights(net, weights, frozen)(x, ops=ops).astype(dtype)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return each.mean(), (seen, (logits.argmax(axis=-1) == labels).sum())
+        return each.mean(), (seen, (logits.argmax(axis=-1).astype(labels.dtype) == labels).sum())
 
     weights = _weights(net, frozen)
     (value, (seen, correct)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)

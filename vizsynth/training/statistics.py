@@ -27,6 +27,11 @@ class Statistics(NamedTuple):
     """The unbiased one."""
 
 
+def at_least_single(dtype: Any) -> Any:
+    """Return the precision, or single precision where that is more."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] = frozenset()) -> Ops:
     """Return a table that normalizes by the batch's own statistics, and puts them into `seen`.
 
@@ -42,7 +47,7 @@ def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] 
         if name not in fixed:
             count = x.size // x.shape[-1]
             # In at least single precision, as a sum of many.
-            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            wide = x.astype(at_least_single(x.dtype))
             mu, sigma2 = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
             seen[name] = Statistics(mu, sigma2 * (count / max(count - 1, 1)))
             mean, variance = mu.astype(mean.dtype), sigma2.astype(variance.dtype)
