@@ -2,6 +2,8 @@
 
 from vizsynth.models.adain_decoders import adain_decoder as adain_decoder
 from vizsynth.models.alexnet import alexnet as alexnet
+from vizsynth.models.heads import record_of as record_of
+from vizsynth.models.heads import with_classes as with_classes
 from vizsynth.models.labels import find_class as find_class
 from vizsynth.models.labels import imagenet_labels as imagenet_labels
 from vizsynth.models.layers import fold_batch_norm as fold_batch_norm

@@ -89,6 +89,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     *,
     preprocessing: str | None = None,
+    folded: bool = True,
 ) -> Any:
     """Return a network with its weights: evaluation mode, batch normalization folded, float32.
 
@@ -106,6 +107,8 @@ def load(
             of ImageNet (the default for PyTorch's weights). `"caffe"`: BGR 0..255 minus a mean (the
             default for Keras' own VGG16 and VGG19). `"unit"`: [0, 1] as it is (the default for a
             Keras model of one's own, such as a head on a VGG16 base). `"symmetric"`: [-1, 1].
+        folded: False keeps batch normalization apart, for a network that is trained further
+            (`vizsynth.fit`). What it computes is the same.
 
     Returns:
         A network of `vizsynth.models`.
@@ -123,7 +126,10 @@ def load(
     arrays, names, record = _find(name, weights, preprocessing)
     net = fit(skeleton(record.config, folded=is_folded(arrays)), arrays, names=names)
     return with_attributes(
-        fold_batch_norm(net), labels=record.labels, standardize=record.standardize, record=record
+        fold_batch_norm(net) if folded else net,
+        labels=record.labels,
+        standardize=record.standardize,
+        record=record,
     )
 
 
