@@ -1,0 +1,141 @@
+"""Filters: the kernels of convolutions, as pictures.
+
+Krizhevsky, Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012,
+figure 3, shows the first layer of AlexNet. A first filter has a colour for each of its pixels; deeper
+ones have as many channels as the layer below has, and are shown channel by channel, in grey.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vizsynth.entry import as_network, entry
+from vizsynth.ops import Ops
+from vizsynth.types import Network
+
+
+def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
+    """Return the kernel of each convolution by its layer's name, in the order in which they are computed.
+
+    >>> import jax, vizsynth
+    >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
+    >>> list(kernels(net))[:3]
+    ['conv1_1', 'conv2_1', 'conv3_1']
+    """
+    found: dict[str, Array] = {}
+
+    def conv(x: Array, kernel: Array, bias: Any, *, strides: Any, padding: Any, name: str) -> Array:
+        del bias, strides, padding
+        found[name] = kernel
+        return jnp.zeros((1, 1, 1, kernel.shape[-1]), x.dtype)
+
+    def linear(x: Array, kernel: Array, bias: Any, *, name: str) -> Array:
+        del bias, name
+        return jnp.zeros((1, kernel.shape[-1]), x.dtype)
+
+    def unchanged(x: Array, *_: Any, **__: Any) -> Array:
+        return x
+
+    # A pass in which every map is one pixel and nothing is computed: convolutions hand over their kernels.
+    listing = Ops(
+        standardize=unchanged,
+        conv=conv,
+        linear=linear,
+        batch_norm=unchanged,
+        relu=unchanged,
+        max_pool=unchanged,
+        mean_pool=unchanged,
+        adaptive_mean_pool=unchanged,
+        add=unchanged,
+        concatenate=lambda xs: jnp.concatenate(xs, axis=-1),
+    )
+    as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
+    return found
+
+
+def filters(net: Network, layer: str) -> Float[Array, "k h w c"]:
+    """Return the filters of a convolution, W_k, one after another.
+
+    Args:
+        net: a network.
+        layer: the name of a convolution, such as `conv1_1`.
+
+    Returns:
+        The weights, `[k, h, w, c]`: k filters over c channels. Those of a first layer weigh standardized
+        pixels; over pixels of [0, 1] they are these over the standard deviation of each colour.
+
+    Raises:
+        ValueError: a layer that is no convolution; the message lists those there are.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> vizsynth.filters(net, "conv1").shape
+        (64, 3, 3, 3)
+    """
+    found = kernels(net)
+    if layer not in found:
+        known = layer in getattr(net, "layers", ())
+        what = f"{layer} is no convolution, so it has no filters" if known else f"there is no layer {layer!r}"
+        raise ValueError(f"{what}; the convolutions are: {', '.join(found)}")
+    return found[layer].transpose(3, 0, 1, 2)
+
+
+def _check_colors(values: Array, shared: bool) -> None:
+    if values.shape[-1] != 3:
+        raise ValueError(
+            f"filters over {values.shape[-1]} channels have no colours; filter_greys shows each channel"
+        )
+
+
+@entry(static=("shared",), check=_check_colors)
+def filter_colors(values: Float[Array, "k h w 3"], *, shared: bool = False) -> Float[Array, "k h w 3"]:
+    """Return filters of the first layer as RGB in [0, 1]: ½ + ½ W / max |W|, so that 0 is grey.
+
+    Departure: courses stretch each filter from its least to its largest weight, (W − min) / (max − min),
+    which moves the grey; here a filter's colours are those that it answers to.
+
+    Args:
+        values: the filters, `[k, h, w, 3]`.
+        shared: scale all by the largest weight of all, so that weak filters look weak; else each by its own.
+
+    Returns:
+        As many pictures, in [0, 1]. A filter of zeros is grey.
+
+    Raises:
+        ValueError: filters over another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp, vizsynth
+        >>> edge = jnp.asarray([[[1.0] * 3], [[-1.0] * 3]])
+        >>> vizsynth.filter_colors(edge[None])[0, :, 0, 0].tolist()
+        [1.0, 0.0]
+    """
+    return _scaled(values, shared)
+
+
+@entry(static=("shared",))
+def filter_greys(values: Float[Array, "k h w c"], *, shared: bool = False) -> Float[Array, "k c h w"]:
+    """Return filters of any layer as grey tiles, one for each channel: ½ + ½ W / max |W|.
+
+    Args:
+        values: the filters, `[k, h, w, c]`.
+        shared: scale all by the largest weight of all; else each filter by its own. The tiles of a filter
+            are always on one scale, so that it shows which channels it weighs most.
+
+    Returns:
+        The tiles `[k, c, h, w]` in [0, 1]; 0 is grey, more is brighter.
+
+    Example:
+        >>> import jax.numpy as jnp, vizsynth
+        >>> vizsynth.filter_greys(jnp.ones((4, 3, 3, 16))).shape
+        (4, 16, 3, 3)
+    """
+    return _scaled(values, shared).transpose(0, 3, 1, 2)
+
+
+def _scaled(values: Array, shared: bool) -> Array:
+    largest = jnp.abs(values).max(axis=None if shared else (1, 2, 3), keepdims=True)
+    largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    return (1 + values / jnp.broadcast_to(largest, values.shape)) / 2
