@@ -407,6 +407,28 @@ def sheet(
     return canvas
 
 
+def frame(picture: ArrayLike, color: ArrayLike | tuple[float, float, float], *, width: int = 3) -> Picture:
+    """Set a picture in a frame of one colour.
+
+    Args:
+        picture: as `as_picture` takes it.
+        color: a grey, or an RGB colour, in [0, 1].
+        width: of the frame, in pixels.
+
+    Raises:
+        ValueError: a negative width.
+
+    >>> import numpy as np
+    >>> frame(np.zeros((4, 6)), (1.0, 0.0, 0.0), width=2).shape
+    (8, 10, 3)
+    """
+    _check_pad(width)
+    inside = as_picture(picture)
+    canvas = _canvas(inside.shape[0] + 2 * width, inside.shape[1] + 2 * width, color)
+    _paste(canvas, inside, width, width)
+    return canvas
+
+
 def scatter(
     points: ArrayLike,
     images: ArrayLike | Sequence[ArrayLike],
@@ -438,20 +460,17 @@ def scatter(
         raise ValueError(f"points must be [{len(pictures)}, 2], one a picture, not {where.shape}")
     if colors is not None and colors.shape != (len(pictures), 3):
         raise ValueError(f"frames must be [{len(pictures)}, 3], one a picture, not {colors.shape}")
-    edge = 0 if colors is None else 2
-    largest = [max(p.shape[axis] for p in pictures) + 2 * edge for axis in (0, 1)]
+    if colors is not None:
+        pictures = [frame(p, color, width=2) for p, color in zip(pictures, colors, strict=True)]
+    largest = [max(p.shape[axis] for p in pictures) for axis in (0, 1)]
     if largest[0] > size[0] or largest[1] > size[1]:
         raise ValueError(f"pictures of {largest[0]}x{largest[1]} do not fit into {size[0]}x{size[1]} pixels")
     low, extent = where.min(axis=0), np.ptp(where, axis=0)
     unit = np.where(extent > 0, (where - low) / np.where(extent > 0, extent, 1), 0.5)
     canvas = _canvas(*size, 1.0)
-    for i, picture in enumerate(pictures):
-        if colors is not None:
-            framed = _canvas(picture.shape[0] + 2 * edge, picture.shape[1] + 2 * edge, colors[i])
-            _paste(framed, picture, edge, edge)
-            picture = framed
+    for (x, y), picture in zip(unit, pictures, strict=True):
         room = [side - length for side, length in zip(size, picture.shape[:2], strict=True)]
-        _paste(canvas, picture, round((1 - unit[i, 1]) * room[0]), round(unit[i, 0] * room[1]))
+        _paste(canvas, picture, round((1 - y) * room[0]), round(x * room[1]))
     return canvas
 
 
