@@ -174,12 +174,12 @@ class Refused(pickle.UnpicklingError):
 class _Dtype:
     """Stands for a pickled dtype. NumPy's own would take its flags on trust."""
 
-    def __init__(self, code: str, *flags: Any):
-        self.code = str(code)
+    def __init__(self, code: str | bytes, *flags: Any):
+        self.code = _text(code)
         self.order = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = str(state[1])
+        self.order = _text(state[1])
 
     @property
     def dtype(self) -> np.dtype:
@@ -200,6 +200,11 @@ class _Array:
         _, shape, dtype, fortran, data = state
         flat = np.frombuffer(data, dtype.dtype)
         self.array = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _text(code: str | bytes) -> str:
+    """Return a short text; Python 2 pickled it as bytes."""
+    return code.decode("latin1") if isinstance(code, bytes) else str(code)
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -223,6 +228,29 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in self.known:
             raise Refused(f"it asks for {module}.{name}")
         return self.known[module, name]
+
+
+def unpickle(data: bytes) -> Any:
+    """Return the arrays, numbers, texts and containers of a pickle, also of one that Python 2 wrote.
+
+    The keys of dictionaries are texts.
+
+    Raises:
+        Refused: it asks for something else.
+        Exception: a damaged pickle raises whatever its bytes happen to say.
+
+    >>> unpickle(pickle.dumps({b"labels": [1, 2], b"data": np.arange(3)}))
+    {'labels': [1, 2], 'data': array([0, 1, 2])}
+    """
+    return _plain(ArrayUnpickler(io.BytesIO(data), encoding="bytes").load())
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, _Array):
+        return tree.array
+    if isinstance(tree, dict):
+        return {_text(name): _plain(branch) for name, branch in tree.items()}
+    return tree
 
 
 def _read_onnx(path: Path) -> dict[str, np.ndarray]:

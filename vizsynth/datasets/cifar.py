@@ -1,0 +1,172 @@
+"""CIFAR-10: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, in its own archives.
+
+Both layouts that are published: "python" (pickles, which are read without being executed) and "binary"
+(one byte of label, then 1024 of red, of green and of blue, for each image). Folders or `.tar.gz`.
+"""
+
+import os
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vizsynth.datasets.errors import AGAIN, DataError
+from vizsynth.models.formats import Refused, unpickle
+from vizsynth.training.data import Examples, Parts
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PIXELS = 3 * 32 * 32
+_TRAINING = tuple(f"data_batch_{i}" for i in range(1, 6))
+_PYTHON = (*_TRAINING, "test_batch")
+_BINARY = tuple(f"{name}.bin" for name in _PYTHON)
+_NAMES = ("batches.meta", "batches.meta.txt")
+_MOST = 1 << 27  # bytes a file; the largest has 31 million
+
+
+def is_cifar(path: Path) -> bool:
+    """Tell whether a folder or an archive holds CIFAR-10's batches, by the names in it.
+
+    >>> is_cifar(Path("no such folder"))
+    False
+    """
+    if path.is_dir():
+        return _folder(path) is not None
+    if path.suffix not in (".gz", ".tgz", ".tar") or not path.is_file():
+        return False
+    try:
+        with tarfile.open(path) as archive:
+            return any(Path(member.name).name in (*_PYTHON, *_BINARY) for member in archive)
+    except (tarfile.TarError, OSError, EOFError, zlib.error):
+        return path.name.startswith("cifar")
+
+
+def _folder(path: Path) -> Path | None:
+    """Return the folder of the batches, which may lie in a folder of the archive's name."""
+    inside = (path / name for name in ("cifar-10-batches-py", "cifar-10-batches-bin"))
+    for folder in (path, *inside):
+        if any((folder / name).is_file() for name in (*_PYTHON, *_BINARY)):
+            return folder
+    return None
+
+
+def read_cifar10(path: str | os.PathLike[str]) -> Parts:
+    """Read CIFAR-10: five batches for training, one that is held out.
+
+    Args:
+        path: `cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`, or the folder that one of them unpacks to.
+
+    Returns:
+        The training examples, and those of the test batch.
+
+    Raises:
+        DataError: no such file; batches that are missing, damaged or cut off; labels outside 0..9; a pickle
+            that asks for more than arrays.
+    """
+    path = Path(path)
+    found = _from_folder(path) if path.is_dir() else _from_archive(path)
+    binary = not any(name in found for name in _PYTHON)
+    wanted = _BINARY if binary else _PYTHON
+    if lacking := [name for name in wanted if name not in found]:
+        raise DataError(f"{path} lacks {', '.join(lacking)} of CIFAR-10's batches: {AGAIN}")
+    batches = []
+    for name in wanted:
+        images, labels = (_binary if binary else _pickled)(found[name], f"{path}: {name}")
+        wrong = labels[(labels < 0) | (labels > 9)]
+        if len(wrong):
+            raise DataError(f"{path}: {name} has the label {wrong[0]}, outside 0..9: {AGAIN}")
+        planes = images.reshape(-1, 3, 32, 32)
+        batches.append((planes.transpose(0, 2, 3, 1), labels.astype(np.int32)))
+    classes = _classes(found, path)
+    training, held_out = (
+        Examples(
+            np.concatenate([images for images, _ in part]),
+            np.concatenate([labels for _, labels in part]),
+            classes,
+        )
+        for part in (batches[:-1], batches[-1:])
+    )
+    return Parts(training, held_out)
+
+
+def _from_folder(path: Path) -> dict[str, bytes]:
+    folder = _folder(path)
+    if folder is None:
+        raise DataError(
+            f"{path} holds no batches of CIFAR-10 ({_PYTHON[0]}, or {_BINARY[0]}): give the folder that "
+            "cifar-10-python.tar.gz unpacks to, or the archive itself"
+        )
+    files = [folder / name for name in (*_PYTHON, *_BINARY, *_NAMES) if (folder / name).is_file()]
+    try:
+        return {file.name: file.read_bytes() for file in files}
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from None
+
+
+def _from_archive(path: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name not in (*_PYTHON, *_BINARY, *_NAMES) or not member.isfile():
+                    continue
+                file = archive.extractfile(member)
+                if member.size > _MOST or file is None:
+                    raise DataError(f"{path}: {name} is larger than any of CIFAR-10's batches: {AGAIN}")
+                found[name] = file.read()
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no {path}: give cifar-10-python.tar.gz or cifar-10-binary.tar.gz"
+        ) from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cut off ({type(error).__name__}): {AGAIN}") from None
+    return found
+
+
+def _binary(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
+    if not data or len(data) % (1 + PIXELS):
+        raise DataError(
+            f"{what} has {len(data)} bytes, no multiple of {1 + PIXELS}, an image's: it is cut off; {AGAIN}"
+        )
+    rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + PIXELS)
+    return rows[:, 1:], rows[:, 0].astype(np.int64)
+
+
+def _pickled(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
+    batch = _unpickled(data, what)
+    pixels: Any = batch.get("data")
+    labels = np.asarray(batch.get("labels", ()))
+    good = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
+    if not good or pixels.shape[1] != PIXELS or labels.shape != pixels.shape[:1] or not len(labels):
+        raise DataError(f"{what} is not laid out as CIFAR-10's (data uint8 [n, {PIXELS}], n labels): {AGAIN}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{what} has labels that are no integers: {AGAIN}")
+    return pixels, labels
+
+
+def _unpickled(data: bytes, what: str) -> Mapping[str, Any]:
+    try:
+        found = unpickle(data)
+    except Refused as error:
+        raise DataError(
+            f"{what} is refused, because reading it could run code ({error}): take CIFAR-10's own archive"
+        ) from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+        raise DataError(f"{what} is damaged or cut off ({type(error).__name__}): {AGAIN}") from None
+    if not isinstance(found, Mapping):
+        raise DataError(f"{what} is no batch of CIFAR-10: {AGAIN}")
+    return found
+
+
+def _classes(found: Mapping[str, bytes], path: Path) -> tuple[str, ...]:
+    if "batches.meta.txt" in found:
+        names = found["batches.meta.txt"].decode("utf-8", "replace").split()
+    elif "batches.meta" in found:
+        names = _unpickled(found["batches.meta"], f"{path}: batches.meta").get("label_names", ())
+        names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names]
+    else:
+        names = []
+    return tuple(names) if len(set(names)) == 10 else CLASSES

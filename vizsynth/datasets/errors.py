@@ -1,0 +1,8 @@
+"""What every reader raises."""
+
+
+class DataError(ValueError):
+    """A data set that cannot be read; the message is one line that says what to do."""
+
+
+AGAIN = "copy or download it again"
