@@ -34,20 +34,20 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
         del bias, name
         return jnp.zeros((1, kernel.shape[-1]), x.dtype)
 
-    def unchanged(x: Array, *_: Any, **__: Any) -> Array:
+    def _unchanged(x: Array, *_: Any, **__: Any) -> Array:
         return x
 
     # A pass in which every map is one pixel and nothing is computed: convolutions hand over their kernels.
     listing = Ops(
-        standardize=unchanged,
+        standardize=_unchanged,
         conv=conv,
         linear=linear,
-        batch_norm=unchanged,
-        relu=unchanged,
-        max_pool=unchanged,
-        mean_pool=unchanged,
-        adaptive_mean_pool=unchanged,
-        add=unchanged,
+        batch_norm=_unchanged,
+        relu=_unchanged,
+        max_pool=_unchanged,
+        mean_pool=_unchanged,
+        adaptive_mean_pool=_unchanged,
+        add=_unchanged,
         concatenate=lambda xs: jnp.concatenate(xs, axis=-1),
     )
     as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)

@@ -1,0 +1,189 @@
+"""Sheets of what inspection finds: filters, activations, patches. Arrays to pictures, on the host.
+
+Small tiles are enlarged by repeating their pixels, so that a weight or an activation stays a square.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Int
+
+from vizsynth.figures import Picture, as_picture, caption, grid, heat
+from vizsynth.images import resize
+
+_DEAD, _CONSTANT, _MARK = 0.0, 0.35, 0.9
+Box = Sequence[int] | Int[np.ndarray, " 4"]
+
+
+def fitted(picture: ArrayLike, side: int) -> Picture:
+    """Bring a picture near a side: each pixel repeated where it is smaller, resized where it is larger.
+
+    >>> fitted(np.zeros((3, 3, 3)), 10).shape
+    (9, 9, 3)
+    """
+    pixels = as_picture(picture)
+    longest = max(pixels.shape[:2])
+    if longest > side:
+        h, w = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
+        return np.clip(np.asarray(resize(jnp.asarray(pixels), (h, w))), 0, 1)
+    factor = side // longest
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def filter_sheet(pictures: ArrayLike, *, side: int = 36, columns: int | None = None) -> Picture:
+    """Tile filters in a square, or in columns.
+
+    Args:
+        pictures: `[n, h, w, 3]`, or grey `[n, h, w]`.
+        side: about how many pixels a tile has.
+        columns: by default as many as rows.
+
+    >>> filter_sheet(np.zeros((4, 3, 3, 3)), side=9).shape
+    (20, 20, 3)
+    """
+    return grid([fitted(tile, side) for tile in np.asarray(pictures)], columns=columns)
+
+
+def activation_sheet(
+    values: ArrayLike,
+    dead: Any,
+    constant: Any,
+    *,
+    columns: int = 16,
+    side: int = 48,
+    colormap: str = "viridis",
+) -> Picture:
+    """Tile the channels of a layer for one image; dead ones are black and crossed, constant ones struck.
+
+    Args:
+        values: `Tiles.values` of an image, `[c, h, w]` in [0, 1].
+        dead: which channels are 0 everywhere.
+        constant: which are the same everywhere.
+        columns: how many stand in a row.
+        side: about how many pixels a tile has.
+        colormap: of matplotlib's.
+
+    >>> activation_sheet(np.zeros((20, 6, 6)), np.zeros(20, bool), np.zeros(20, bool), side=12).shape
+    (25, 207, 3)
+    """
+    cells = []
+    for tile, is_dead, is_constant in zip(np.asarray(values), dead, constant, strict=True):
+        colored = fitted(heat(tile, colormap=colormap, low=0, high=1), side)
+        cells.append(_marked(colored.shape[:2], bool(is_dead)) if is_dead or is_constant else colored)
+    return grid(cells, columns=min(columns, len(cells)), pad=1)
+
+
+def raw_activation_sheet(
+    activations: ArrayLike, *, channels: int = 32, columns: int = 4, side: int = 64
+) -> Picture:
+    """Tile the first channels of a layer, each from its least to its largest value; eight rows of four.
+
+    >>> raw_activation_sheet(np.zeros((6, 6, 40)), side=6).shape
+    (55, 27, 3)
+    """
+    cells = []
+    for channel in np.asarray(activations)[..., :channels].transpose(2, 0, 1):
+        low, high = float(channel.min()), float(channel.max())
+        shape = fitted(channel * 0, side).shape[:2]
+        flat = low == high
+        cells.append(
+            _marked(shape, high == 0) if flat else fitted(heat((channel - low) / (high - low), high=1), side)
+        )
+    return grid(cells, columns=min(columns, len(cells)), pad=1)
+
+
+def _marked(shape: tuple[int, ...], dead: bool) -> Picture:
+    """Return a tile that says that there is nothing to see: struck, and crossed if dead."""
+    h, w = shape[0], shape[1]
+    tile = np.full((h, w), _DEAD if dead else _CONSTANT, np.float32)
+    steps = np.linspace(0, 1, 4 * max(h, w))
+    rows, left = np.round(steps * (h - 1)).astype(int), np.round(steps * (w - 1)).astype(int)
+    tile[rows, left] = _MARK
+    if dead:
+        tile[rows, w - 1 - left] = _MARK
+    return as_picture(tile)
+
+
+def cut(
+    image: ArrayLike, box: Box, size: tuple[int, int] | None = None, *, background: float = 1.0
+) -> Picture:
+    """Cut a box out of an image, and set it where it would lie in one of the whole size.
+
+    What a neuron sees is cut at the image's border: the missing part is background, on that side.
+
+    >>> cut(np.zeros((8, 8, 3)), (0, 5, 3, 8), (4, 3)).mean(axis=(1, 2)).tolist()
+    [1.0, 0.0, 0.0, 0.0]
+    """
+    picture = as_picture(image)
+    top, left, bottom, right = (int(n) for n in box)
+    piece = picture[top:bottom, left:right]
+    if size is None:
+        return piece
+    pads = []
+    for whole, begin, end, length in zip(size, (top, left), (bottom, right), picture.shape[:2], strict=True):
+        missing = max(0, whole - (end - begin))
+        at_begin, at_end = begin == 0, end == length
+        before = missing // 2 if at_begin == at_end else missing if at_begin else 0
+        pads.append((before, missing - before))
+    return np.pad(piece, (*pads, (0, 0)), constant_values=background)
+
+
+def relief(gradient: ArrayLike) -> Picture:
+    """Show a signed map in colours, ½ + ½ R / max |R|: grey where it is 0.
+
+    >>> relief(np.zeros((2, 2, 3)))[0, 0].tolist()
+    [0.5, 0.5, 0.5]
+    """
+    values = np.asarray(gradient, np.float32)
+    largest = np.abs(values).max() if values.size else 0
+    return as_picture(0.5 + 0.5 * values / (largest if largest > 0 else 1))
+
+
+def patch_sheet(
+    channels: Mapping[int, Sequence[tuple[ArrayLike, Box]]],
+    *,
+    notes: Mapping[int, str],
+    maps: Callable[[int, int], ArrayLike] | None = None,
+    side: int = 48,
+    columns: int = 2,
+) -> Picture:
+    """Set the strongest patches of channels in squares, and what guided backpropagation makes of them beside.
+
+    Args:
+        channels: for each channel its images and boxes, the strongest first.
+        notes: what stands under each channel.
+        maps: `maps(channel, place)` is the signed map of an image, `[h, w, 3]`; None shows patches alone.
+        side: about how many pixels a patch has.
+        columns: how many channels stand side by side.
+
+    >>> channels = {3: [(np.zeros((8, 8, 3)), (0, 0, 4, 4))]}
+    >>> patch_sheet(channels, notes={3: "channel 3"}, side=8, columns=1).shape[2]
+    3
+    """
+    size = [
+        max((int(box[i + 2]) - int(box[i]) for found in channels.values() for _, box in found), default=1)
+        for i in (0, 1)
+    ]
+    cells = []
+    for channel, found in channels.items():
+        across = max(1, math.ceil(math.sqrt(len(found))))
+        block = [cut(image, box, (size[0], size[1])) for image, box in found]
+        blocks = [block]
+        if maps is not None:  # what a neuron does not see is 0 in its map: the scale is that of the box
+            reliefs = [relief(maps(channel, place)) for place in range(len(found))]
+            boxes = [box for _, box in found]
+            blocks.append([cut(r, box, (size[0], size[1])) for r, box in zip(reliefs, boxes, strict=True)])
+        empty = [np.ones((size[0], size[1], 3))]
+        grids = [grid([fitted(p, side) for p in b or empty], columns=across) for b in blocks]
+        cells.append(caption(grid(grids, columns=len(grids), pad=6), notes[channel]))
+    height = max(cell.shape[0] for cell in cells)
+    width = max(cell.shape[1] for cell in cells)
+    cells = [
+        np.pad(c, ((0, height - c.shape[0]), (0, width - c.shape[1]), (0, 0)), constant_values=1)
+        for c in cells
+    ]
+    return grid(cells, columns=columns, pad=14)
