@@ -164,20 +164,20 @@ def patch_sheet(
     >>> patch_sheet(channels, notes={3: "channel 3"}, side=8, columns=1).shape[2]
     3
     """
-    size = [
-        max((int(box[i + 2]) - int(box[i]) for found in channels.values() for _, box in found), default=1)
-        for i in (0, 1)
-    ]
     cells = []
     for channel, found in channels.items():
         across = max(1, math.ceil(math.sqrt(len(found))))
-        block = [cut(image, box, (size[0], size[1])) for image, box in found]
+        size = (
+            max((int(box[2]) - int(box[0]) for _, box in found), default=1),
+            max((int(box[3]) - int(box[1]) for _, box in found), default=1),
+        )
+        block = [cut(image, box, size) for image, box in found]
         blocks = [block]
         if maps is not None:  # what a neuron does not see is 0 in its map: the scale is that of the box
             reliefs = [relief(maps(channel, place)) for place in range(len(found))]
             boxes = [box for _, box in found]
-            blocks.append([cut(r, box, (size[0], size[1])) for r, box in zip(reliefs, boxes, strict=True)])
-        empty = [np.ones((size[0], size[1], 3))]
+            blocks.append([cut(r, box, size) for r, box in zip(reliefs, boxes, strict=True)])
+        empty = [np.ones((*size, 3))]
         grids = [grid([fitted(p, side) for p in b or empty], columns=across) for b in blocks]
         cells.append(caption(grid(grids, columns=len(grids), pad=6), notes[channel]))
     height = max(cell.shape[0] for cell in cells)
