@@ -1,0 +1,105 @@
+"""Folders of images that commands are given, and what is kept of each image."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vizsynth.cli import common, making
+
+PIXELS = 32  # the side at which pixels are compared
+BATCH = 16
+
+
+class Described(NamedTuple):
+    """The images of a folder that could be read."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    """Their paths in the folder."""
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    descriptors: np.ndarray
+    pixels: np.ndarray
+    """`[n, 3072]`: each image as 32 x 32 pixels."""
+    skipped: list[dict[str, str]]
+
+
+def descriptor_layer(net: Any, typed: str | None) -> str:
+    """Return the layer that was typed, or the last before the classes: `relu7`, or of maps."""
+    if typed is not None:
+        return common.pick_layer(net, typed)
+    return "relu7" if "relu7" in net.layers else common.usual_layer(net)
+
+
+def describe_folder(folder: Path, net: Any, layer: str, *, size: int, least: int, quiet: bool) -> Described:
+    """Read a folder, of class folders or not, and describe each image by a layer.
+
+    Raises:
+        BadInput: there are fewer images than needed.
+    """
+    from vizsynth.datasets.folders import list_folder
+
+    listing = list_folder(folder)
+    if len(listing.paths) < least:
+        raise common.BadInput(f"{folder} holds {len(listing.paths)} images; at least {least} are needed")
+    names = [str(path.relative_to(folder)) for path in listing.paths]
+    kept, values, pixels, skipped = describe(
+        listing.paths, net, layer, size=size, what=folder.name, quiet=quiet
+    )
+    if len(kept) < least:
+        raise common.BadInput(
+            f"of the images in {folder} only {len(kept)} can be read; at least {least} are needed"
+        )
+    return Described(
+        tuple(listing.paths[i] for i in kept),
+        tuple(names[i] for i in kept),
+        None if listing.labels is None else listing.labels[kept],
+        listing.classes,
+        values,
+        pixels,
+        skipped,
+    )
+
+
+def describe(
+    paths: tuple[Path, ...], net: Any, layer: str, *, size: int, what: str, quiet: bool
+) -> tuple[list[int], np.ndarray, np.ndarray, list[dict[str, str]]]:
+    """Return which images can be read, their descriptors and small pixels, and what was skipped and why."""
+    import jax.numpy as jnp
+
+    import vizsynth
+    from vizsynth.datasets.folders import Skipped, read_batches
+    from vizsynth.images import resize
+
+    kept: list[int] = []
+    values, pixels = [np.zeros((0, 1))], [np.zeros((0, 1))]
+    skipped: list[Skipped] = []
+    with making.bar(f"{what}: {layer}", len(paths), quiet, "images") as advance:
+        for places, images in read_batches(paths, size, batch_size=BATCH, skipped=skipped):
+            full = jnp.asarray(
+                np.resize(images, (BATCH, *images.shape[1:]))
+            )  # the last batch, too: one program
+            values.append(np.asarray(vizsynth.descriptors(net, full, layer=layer))[: len(images)])
+            pixels.append(np.asarray(resize(full, (PIXELS, PIXELS))).reshape(BATCH, -1)[: len(images)])
+            kept += places.tolist()
+            advance(len(kept) + len(skipped), np.zeros((1, 0)))
+    tell_skipped(skipped, quiet)
+    told = [{"file": str(one.path), "reason": one.reason} for one in skipped]
+    first = slice(1 if kept else 0, None)
+    return kept, np.concatenate(values[first]), np.concatenate(pixels[first]), told
+
+
+def tell_skipped(skipped: list[Any], quiet: bool) -> None:
+    """Say on stderr which files could not be read; a few by name."""
+    for one in skipped[:3]:
+        common.say(f"skipped: {one.reason}", quiet)
+    if len(skipped) > 3:
+        common.say(f"skipped: {len(skipped) - 3} more; numbers.json lists them", quiet)
+
+
+def thumbnails(paths: list[Path], side: int) -> list[np.ndarray]:
+    """Read images again, as small squares."""
+    from vizsynth.files import read_pixels
+
+    return [read_pixels(path, (side, side)) for path in paths]

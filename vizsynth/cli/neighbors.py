@@ -1,0 +1,168 @@
+"""`vizsynth neighbors`: which images of a folder are alike to a network, beside those of alike pixels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from vizsynth.cli import common, folders
+from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.photos import digest, look_at
+
+SHEET = "neighbors.png"
+SIDE = 96
+SAME, OTHER = (0.2, 0.65, 0.3), (0.85, 0.15, 0.15)
+
+
+@click.command("neighbors")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--query", "-Q", "queries", multiple=True, type=click.Path(path_type=Path), metavar="PHOTO",
+    help="Whose neighbors; may be repeated [every image's].",
+)  # fmt: skip
+@click.option("-k", "k", type=click.IntRange(1), default=5, metavar="N", help="How many neighbors [5].")
+@click.option(
+    "--rows", type=click.IntRange(1, 100), default=8, metavar="N", help="Of the sheet, at most [8]."
+)
+@common.network
+@common.weights
+@common.layer
+@common.size
+@common.seed
+@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-neighbors]")
+@common.overwrite
+@common.as_json
+@common.quiet
+def command(
+    folder: Path,
+    queries: tuple[Path, ...],
+    k: int,
+    rows: int,
+    network: str,
+    weights: str | None,
+    layer: str | None,
+    size: int | None,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find the images of FOLDER that lie nearest in a layer, and in pixels.
+
+    In a folder of class folders neighbors of the same class are framed green,
+    others red, and their shares are told. Writes a sheet and numbers.json.
+    """
+    import jax
+
+    import vizsynth
+
+    for query in queries:
+        look_at(query)
+    origin = {
+        "command": "neighbors", "folder": str(folder), "queries": [digest(path) for path in queries],
+        "network": network, "weights": weights, "layer": layer, "size": size, "k": k, "seed": seed,
+    }  # fmt: skip
+    chosen = OutputFolder(out or Path("out") / f"{folder.name}-neighbors", origin, overwrite=overwrite)
+    chosen.check([SHEET], inputs=queries)
+    net = common.load_network(network, weights)
+    layer = folders.descriptor_layer(net, layer)
+    seen_at = size or min(common.input_size(net))
+    least = k + (not queries)
+    held = folders.describe_folder(folder, net, layer, size=seen_at, least=least, quiet=quiet)
+    asked = _described(queries, net, layer, seen_at) if queries else None
+
+    found = {
+        layer: vizsynth.nearest_neighbors(held.descriptors, asked and asked[0], k=k),
+        "pixels": vizsynth.nearest_neighbors(held.pixels, asked and asked[1], k=k),
+    }
+    indices = {by: np.asarray(near.indices) for by, near in found.items()}
+    shares: dict[str, float] | None = None
+    if held.labels is not None and asked is None:
+        shares = {
+            by: float(vizsynth.same_class_share(places, held.labels).mean()) for by, places in indices.items()
+        }
+    names = list(queries) if queries else list(held.paths)
+    shown = _rows(held.labels if asked is None else None, len(names), rows, seed)
+    numbers = {
+        "layer": layer,
+        "images": len(held.paths),
+        "skipped": held.skipped,
+        "same_class_share": shares,
+        "neighbors": [
+            {
+                "image": str(query) if queries else held.names[i],
+                **{
+                    by: [
+                        {"image": held.names[j], "distance": round(float(d), 6)}
+                        for j, d in zip(near.indices[i], near.distances[i], strict=True)
+                    ]
+                    for by, near in found.items()
+                },
+            }
+            for i, query in enumerate(names)
+        ],
+        "versions": common.versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    title = f"{network}, {layer}: the nearest of {len(held.paths)} images"
+    files = chosen.write({SHEET: _sheet(names, shown, indices, held, asked is None, title)}, numbers)
+    if as_json:
+        click.echo(json.dumps({**origin, **numbers, "out": str(chosen.path), "files": files}, indent=2))
+        return
+    for by, share in (shares or {}).items():
+        click.echo(f"{share:6.1%} of the {k} nearest by {by} are of the same class")
+    click.echo(f"wrote into {chosen.path}: {', '.join(files)}")
+
+
+def _described(paths: tuple[Path, ...], net: Any, layer: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    kept, values, pixels, skipped = folders.describe(
+        paths, net, layer, size=size, what="queries", quiet=True
+    )  # fmt: skip
+    if len(kept) < len(paths):
+        raise common.BadInput(skipped[0]["reason"])
+    return values, pixels
+
+
+def _rows(labels: np.ndarray | None, n: int, rows: int, seed: int) -> list[int]:
+    """Return which queries the sheet shows: one of each class in turn, or any."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    if n <= rows:
+        return list(range(n))
+    if labels is None:
+        return sorted(order[:rows].tolist())
+    turn = np.zeros(n, int)  # how many of its class come before it
+    for label in np.unique(labels):
+        turn[order[labels[order] == label]] = np.arange((labels == label).sum())
+    return order[np.lexsort((labels[order], turn[order]))][:rows].tolist()
+
+
+def _sheet(
+    names: list[Path],
+    shown: list[int],
+    indices: dict[str, np.ndarray],
+    held: folders.Described,
+    among_themselves: bool,
+    title: str,
+) -> np.ndarray:
+    from vizsynth.figures import frame, sheet
+
+    def framed(query: int, places: np.ndarray) -> list[np.ndarray]:
+        pictures = folders.thumbnails([held.paths[j] for j in places], SIDE)
+        if held.labels is None or not among_themselves:
+            return pictures
+        same = held.labels[places] == held.labels[query]
+        return [frame(p, SAME if s else OTHER) for p, s in zip(pictures, same, strict=True)]
+
+    table: list[list[np.ndarray | None]] = []
+    for i in shown:
+        row: list[np.ndarray | None] = [*folders.thumbnails([names[i]], SIDE)]
+        for places in indices.values():
+            row += [None, *framed(i, places[i])]
+        table.append(row)
+    k = next(iter(indices.values())).shape[1]
+    heads = ["query"] + [text for by in indices for text in ("", f"by {by}", *[""] * (k - 1))]
+    return sheet(table, column_labels=heads, title=title, pad=4)
