@@ -32,6 +32,8 @@ CONVS = [  # window, strides, padding, height and width
     ((1, 4), (3, 1), ((0, 2), (1, 0)), (7, 6)),
     ((3, 3), (1, 1), ((5, 4), (0, 0)), (6, 7)),  # the backward pass crops: its padding is negative
     ((3, 2), (2, 1), ((4, 7), (6, 3)), (4, 3)),
+    ((3, 3), (1, 1), ONE, (2, 2)),  # maps smaller than the window
+    ((5, 3), (2, 1), ((2, 2), (1, 1)), (3, 4)),
     ((4, 4), (4, 4), NONE, (7, 11)),  # rows and columns that no window reaches
 ]
 
