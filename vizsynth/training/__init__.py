@@ -1,6 +1,7 @@
 """Fitting and fine-tuning classifiers."""
 
 from vizsynth.training.data import Examples as Examples
+from vizsynth.training.data import Parts as Parts
 from vizsynth.training.data import Source as Source
 from vizsynth.training.data import split as split
 from vizsynth.training.fitting import Diverged as Diverged
