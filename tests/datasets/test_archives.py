@@ -221,7 +221,7 @@ def test_one_part_of_mnist_will_do(tmp_path: Path) -> None:
         ({"train-labels-idx1-ubyte": None}, "lacks train-labels-idx1-ubyte, the training part's"),
         ({"train-images-idx3-ubyte": b"\x89PNG..."}, "begins with 89 50 4e 47, not with 00 00 08"),
         ({"train-images-idx3-ubyte": b""}, "begins with nothing"),
-        ({"train-images-idx3-ubyte": idx(np.zeros((7, 28, 28)))[:-5]}, "should hold 7 x 28 x 28 bytes, not 5483"),
+        ({"train-images-idx3-ubyte": idx(np.zeros((7, 28, 28)))[:-5]}, "7 x 28 x 28 bytes, not 5483"),
         ({"train-images-idx3-ubyte": idx(np.zeros((7, 28, 28)))[:9]}, "should hold more bytes"),
         ({"train-images-idx3-ubyte": idx(np.zeros((6, 28, 28)))}, "should hold n images and their n labels"),
         ({"train-images-idx3-ubyte": gzip.compress(bytes(900))[:-9]}, "damaged or cut off"),

@@ -100,5 +100,5 @@ def test_what_is_no_set_of_labelled_images_is_told(tmp_path: Path) -> None:
         read_labelled(text, 8, skipped=[])
     broken = folder(tmp_path / "broken", 1)
     (broken / "dark" / "0.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no image in .*dark can be read"):
+    with pytest.raises(DataError, match=r"no image in .*dark can be read"):
         read_labelled(broken, 8, skipped=[])

@@ -164,12 +164,12 @@ class Streamed:
         """Return the images `[b, h, w, 3]`, uint8, and their labels `[b]`."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="images")
-        found = list(self._pool.map(self._one, np.arange(len(self.paths))[indices]))
+        found = list(self._pool.map(self._one, np.arange(len(self.paths))[indices].tolist()))
         return np.stack([image for image, _ in found]), self.labels[[place for _, place in found]]
 
     def _one(self, place: int) -> tuple[np.ndarray, int]:
         n = len(self.paths)
-        for other in (int(i) % n for i in range(place, place + n)):
+        for other in (i % n for i in range(place, place + n)):
             try:
                 return as_bytes(read_pixels(self.paths[other], self.size)), other
             except (ImageFileError, OSError) as error:
