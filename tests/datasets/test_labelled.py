@@ -40,7 +40,8 @@ def test_a_folder_is_read_into_memory_or_streamed_alike(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
     part = streamed.take(np.array([7, 2])).read(np.arange(2))
     np.testing.assert_array_equal(part[0], kept.images[[7, 2]])
-    np.testing.assert_array_equal(kept.images[0] / 255, vizsynth.read_image(path / "dark" / "0.png", (8, 8)))
+    read = vizsynth.read_image(path / "dark" / "0.png", (8, 8))
+    np.testing.assert_allclose(kept.images[0] / 255, read, atol=1e-6)
 
 
 def test_a_damaged_image_is_left_out_and_told(tmp_path: Path) -> None:
