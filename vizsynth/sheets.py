@@ -15,6 +15,7 @@ from jaxtyping import Int
 from vizsynth.figures import Picture, as_picture, caption, grid, heat
 from vizsynth.images import resize
 
+_MARGIN = 14
 _DEAD, _CONSTANT, _MARK = 0.0, 0.35, 0.9
 Box = Sequence[int] | Int[np.ndarray, " 4"]
 
@@ -186,4 +187,5 @@ def patch_sheet(
         np.pad(c, ((0, height - c.shape[0]), (0, width - c.shape[1]), (0, 0)), constant_values=1)
         for c in cells
     ]
-    return grid(cells, columns=columns, pad=14)
+    sheet = grid(cells, columns=columns, pad=_MARGIN)
+    return np.pad(sheet, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=1)

@@ -18,15 +18,18 @@ except ModuleNotFoundError:
 from vizsynth.cli.cache import use_cache
 
 COMMANDS = (
+    "activations",
     "convert",
     "dream",
     "embed",
     "evaluate",
     "explain",
+    "filters",
     "fool",
     "invert",
     "neighbors",
     "networks",
+    "patches",
     "segment",
     "style",
     "stylize",

@@ -1,0 +1,273 @@
+"""`vizsynth patches`: which pieces of a folder's images excite each channel most."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import click
+import numpy as np
+
+from vizsynth.cli import common, making
+from vizsynth.cli.folders import tell_skipped
+from vizsynth.cli.output import OutputFolder
+
+SHEET, TABLE, SKIPPED = "patches.png", "patches.csv", "skipped.json"
+DRAWN = 12  # channels in the sheet, unless they are named
+SIDE = 60  # pixels of a patch in the sheet, about
+SAVED_EVERY = 30.0  # seconds
+
+
+class Search(NamedTuple):
+    """Where a search stands: all that is saved."""
+
+    step: Any
+    """The place in the listing of the next image."""
+    patches: Any
+
+
+def _channels(context: click.Context, parameter: click.Parameter, typed: str | None) -> list[int] | None:
+    if typed is None:
+        return None
+    parts = [part.strip() for part in typed.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{typed!r} is no list of channels, such as 0,5,17", context, parameter)
+    return list(dict.fromkeys(map(int, parts)))
+
+
+@click.command("patches")
+@click.argument("folder", type=click.Path(path_type=Path))
+@common.network
+@common.weights
+@common.layer
+@click.option("-k", "k", type=click.IntRange(1, 100), default=9, metavar="N", help="Patches a channel [9].")
+@click.option(
+    "--channels", "-c", callback=_channels, metavar="N,...", help="Which the sheet shows [twelve of them]."
+)
+@click.option("--guided/--no-guided", default=True, help="Beside each what made it strong [yes].")
+@common.size
+@click.option("--batch", type=click.IntRange(1, 1024), default=16, metavar="N", help="Images at a time [16].")
+@making.resume
+@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/FOLDER-patches]")
+@common.overwrite
+@common.as_json
+@common.quiet
+def command(
+    folder: Path,
+    network: str,
+    weights: str | None,
+    layer: str | None,
+    k: int,
+    channels: list[int] | None,
+    guided: bool,
+    size: int | None,
+    batch: int,
+    resume: bool,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find what in the images of FOLDER excites each channel of a layer most.
+
+    Of each image the strongest place, of all images the strongest K, cut to
+    exactly what the neuron sees. Writes a sheet of some channels, patches.csv
+    (every channel: file, activation, box) and numbers.json into DIR.
+    """
+    import jax
+
+    import vizsynth
+    from vizsynth.datasets.folders import list_folder
+
+    paths = list_folder(folder).paths
+    names = [str(path.relative_to(folder)) for path in paths]
+    net = common.load_network(network, weights)
+    layer = common.pick_layer(net, layer)
+    side = size or min(common.input_size(net))
+    start = vizsynth.no_patches(net, layer, (side, side), k=k)
+    count = start.values.shape[0]
+    if wrong := [c for c in channels or () if c >= count]:
+        raise common.BadInput(f"{layer} has the channels 0..{count - 1}, and no {wrong[0]}")
+    listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    origin = {
+        "command": "patches", "folder": {"name": folder.name, "files": len(paths), "sha256": listed},
+        "network": network, "weights": weights, "layer": layer, "k": k, "size": side, "batch": batch,
+    }  # fmt: skip
+    chosen = OutputFolder(
+        out or Path("out") / f"{folder.resolve().name}-patches", origin, overwrite=overwrite or resume
+    )
+    making.check_state(chosen.path, resume=resume, overwrite=overwrite)
+    chosen.check([SHEET, TABLE], inputs=paths)
+
+    patches, skipped = _searched(
+        net, paths, start, layer=layer, side=side, batch=batch, state=chosen.path / making.STATE,
+        origin=origin, resume=resume, quiet=quiet,
+    )  # fmt: skip
+    tell_skipped(skipped, quiet)
+    read = len(paths) - len(skipped)
+    if read == 0:
+        shutil.rmtree(chosen.path / making.STATE, ignore_errors=True)
+        raise common.BadInput(f"none of the {len(paths)} images in {folder} can be read: {skipped[0].reason}")
+    if read < k:
+        common.say(f"there are {read} images, so {read} patches a channel, not {k}", quiet)
+    boxes = vizsynth.patch_boxes(net, patches, layer=layer, image_size=(side, side))
+    found = {
+        name: np.asarray(values) for name, values in zip(patches._fields, patches, strict=True)
+    } | {"boxes": boxes}  # fmt: skip
+    strongest = found["values"][:, 0]
+    alive = np.flatnonzero(strongest > 0)
+    if channels is None:
+        among = alive if alive.size else np.arange(count)
+        channels = [int(c) for c in among[np.linspace(0, len(among) - 1, min(DRAWN, len(among))).astype(int)]]
+    with common.progress(folder.name, ["the sheet"], quiet) as begin:
+        begin("the sheet")
+        picture = _sheet(net, layer, channels, found, paths, side, guided)
+    numbers = {
+        "images": read,
+        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
+        "patches_a_channel": min(read, k),
+        "channels": count,
+        "dead": np.flatnonzero(strongest == 0).tolist(),
+        "field": [int(n) for n in _largest(boxes)],
+        "drawn": channels,
+        "versions": common.versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+    files = chosen.write({SHEET: picture, TABLE: _table(found, names)}, numbers)
+    shutil.rmtree(chosen.path / making.STATE, ignore_errors=True)
+    if as_json:
+        click.echo(json.dumps({**origin, **numbers, "out": str(chosen.path), "files": files}, indent=2))
+        return
+    click.echo(f"{layer}: {count} channels, {len(numbers['dead'])} dead in all {read} images")
+    click.echo(f"wrote into {chosen.path}: {', '.join(files)}")
+
+
+def _searched(
+    net: Any,
+    paths: Sequence[Path],
+    start: Any,
+    *,
+    layer: str,
+    side: int,
+    batch: int,
+    state: Path,
+    origin: dict[str, Any],
+    resume: bool,
+    quiet: bool,
+) -> tuple[Any, list[Any]]:
+    """Go through the images, from where a search was stopped; return the patches and what was skipped."""
+    import jax
+
+    import vizsynth
+    from vizsynth import ascent
+    from vizsynth.datasets.folders import Skipped, read_batches
+    from vizsynth.inspection.patches import filled
+
+    search = Search(np.asarray(0, np.int32), start)
+    skipped: list[Skipped] = []
+    if resume:
+        ascent.check_origin(state, origin)
+        search = ascent.restore(state, search)
+        there = json.loads((state / SKIPPED).read_text()) if (state / SKIPPED).exists() else []
+        known = [(place, Skipped(paths[place], reason)) for place, reason in there]
+        skipped = [one for place, one in known if place < int(search.step)]
+    else:
+        shutil.rmtree(state, ignore_errors=True)
+    places = {path: place for place, path in enumerate(paths)}
+
+    def save() -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        written = (state / SKIPPED).with_suffix(".new")
+        written.write_text(json.dumps([[places[one.path], one.reason] for one in skipped]))
+        os.replace(written, state / SKIPPED)
+        ascent.save(state, search, origin)
+
+    first = int(search.step)
+    saved = time.monotonic()
+    rest = read_batches(paths[first:], side, batch_size=batch, skipped=skipped)
+    with (
+        making.bar(layer, len(paths), quiet, "images") as advance,
+        making.patient() as asked_to_stop,
+        closing(cast(Any, rest)),
+    ):
+        advance(first, np.zeros((1, 0)))
+        for indices, images in rest:
+            full, images = filled(indices + first, images, batch)
+            patches = vizsynth.update_patches(
+                net, images, patches=search.patches, layer=layer, indices=full.astype(np.int32)
+            )
+            search = Search(
+                np.asarray(first + int(indices[-1]) + 1, np.int32), jax.block_until_ready(patches)
+            )
+            advance(int(search.step), np.zeros((1, 0)))
+            stop = asked_to_stop()
+            if stop or time.monotonic() - saved >= SAVED_EVERY:
+                save()
+                saved = time.monotonic()
+            if stop:
+                raise making.Stopped(
+                    f"interrupted after {int(search.step)} of {len(paths)} images; --resume goes on",
+                    130,
+                )
+    return search.patches, skipped
+
+
+def _largest(boxes: np.ndarray) -> np.ndarray:
+    """Return the height and width of the largest patch."""
+    return (boxes[..., 2:] - boxes[..., :2]).max(axis=(0, 1))
+
+
+def _sheet(
+    net: Any,
+    layer: str,
+    channels: list[int],
+    found: dict[str, np.ndarray],
+    paths: Sequence[Path],
+    side: int,
+    guided: bool,
+) -> np.ndarray:
+    import jax.numpy as jnp
+
+    import vizsynth
+    from vizsynth.files import read_pixels
+    from vizsynth.scores import Neuron
+    from vizsynth.sheets import patch_sheet
+
+    cells, maps, notes = {}, {}, {}
+    for c in channels:
+        there = found["images"][c] >= 0
+        images = [read_pixels(paths[i], (side, side)) for i in found["images"][c][there]]
+        cells[c] = list(zip(images, found["boxes"][c][there], strict=True))
+        values = found["values"][c][there]
+        notes[c] = f"channel {c}: {values[0]:.3g} to {values[-1]:.3g}" if len(values) else f"channel {c}"
+        if len(values) and values[0] == 0:
+            notes[c] = f"channel {c}: dead"
+        if guided and images:
+            where = (jnp.asarray(found[name][c][there]) for name in ("rows", "columns"))
+            score = Neuron(layer, jnp.asarray(c), *where)
+            maps[c] = np.asarray(vizsynth.guided_backprop(net, jnp.asarray(np.stack(images)), score))
+    return patch_sheet(
+        cells, notes=notes, maps=(lambda c, i: maps[c][i]) if guided else None, side=SIDE, columns=3
+    )
+
+
+def _table(found: dict[str, np.ndarray], names: Sequence[str]) -> str:
+    """Return every patch as a line of comma-separated values."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    heads = ("channel", "rank", "activation", "file", "row", "column", "top", "left", "bottom", "right")
+    table.writerow(heads)
+    for c, rank in np.ndindex(found["images"].shape):
+        image = int(found["images"][c, rank])
+        if image >= 0:
+            numbers = (found[name][c, rank] for name in ("rows", "columns"))
+            value = f"{float(found['values'][c, rank]):.7g}"
+            table.writerow([c, rank + 1, value, names[image], *numbers, *found["boxes"][c, rank]])
+    return text.getvalue()
