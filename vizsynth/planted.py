@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 DATA = Path(__file__).parent / "data" / "planted"
@@ -34,6 +34,8 @@ class Planted(NamedTuple):
     """The second digit, of another class; -1 where there is none."""
     other_boxes: Int[np.ndarray, "n 4"]
     """Where it is; all 0 where there is none."""
+    masks: Bool[np.ndarray, "n h w"]
+    """The pixels of the first digit's strokes."""
 
 
 @cache
@@ -73,8 +75,8 @@ def _background(rng: np.random.Generator, size: int, split: Split) -> tuple[np.n
 
 def _plant(
     rng: np.random.Generator, image: np.ndarray, ground: np.ndarray, digit: np.ndarray, room: tuple[int, int]
-) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Return the image with a digit somewhere between two columns, and the digit's box."""
+) -> tuple[np.ndarray, tuple[int, int, int, int], np.ndarray]:
+    """Return the image with a digit somewhere between two columns, the digit's box and its strokes."""
     size = image.shape[0]
     side = int(rng.integers(round(DIGIT_SIZES[0] * size), round(DIGIT_SIZES[1] * size) + 1))
     side = min(side, room[1] - room[0])
@@ -87,9 +89,11 @@ def _plant(
     image = image.copy()
     patch = image[top : top + side, left : left + side]
     image[top : top + side, left : left + side] += strokes[..., None] * (ink - patch)
-    rows, columns = (np.flatnonzero((strokes > 0.25).any(axis=axis)) for axis in (1, 0))
-    box = (top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1)
-    return image, (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+    mask = np.zeros((size, size), bool)
+    mask[top : top + side, left : left + side] = strokes > 0.25
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return image, box, mask
 
 
 def planted(
@@ -114,7 +118,8 @@ def planted(
         start: the number of the first image.
 
     Returns:
-        Planted: images float32 `[n, size, size, 3]` in [0, 1], labels, boxes, and those of the second digit.
+        Planted: images float32 `[n, size, size, 3]` in [0, 1], labels, boxes,
+            those of the second digit, and masks of the first.
 
     Raises:
         ValueError: fewer than one image; images under 32 pixels.
@@ -127,6 +132,7 @@ def planted(
     images = np.empty((n, size, size, 3), np.float32)
     labels = np.full((2, n), -1)
     boxes = np.zeros((2, n, 4), int)
+    masks = np.zeros((2, n, size, size), bool)
     for i in range(n):
         rng = np.random.default_rng([seed, split == "test", distractor, start + i])
         image, ground = _background(rng, size, split)
@@ -138,6 +144,6 @@ def planted(
             others = np.flatnonzero(classes != labels[0, i]) if k else np.arange(len(classes))
             which = rng.choice(others)
             labels[k, i] = classes[which]
-            image, boxes[k, i] = _plant(rng, image, ground, digits[which], room)
+            image, boxes[k, i], masks[k, i] = _plant(rng, image, ground, digits[which], room)
         images[i] = np.clip(image, 0, 1)
-    return Planted(images, labels[0], boxes[0], labels[1], boxes[1])
+    return Planted(images, labels[0], boxes[0], labels[1], boxes[1], masks[0])

@@ -5,6 +5,7 @@ Visualizing Data using t-SNE, 2008. Both are scikit-learn's; the grid is SciPy's
 """
 
 import math
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from vizsynth.types import Key
 
 KEPT = 50
 """Principal components that t-SNE is given, as in the paper's section 4.2."""
+FEW = 2000
+"""Vectors that are too few for several threads."""
 
 
 def embed_pca(values: ArrayLike, *, dimensions: int = 2) -> Float[np.ndarray, "n dimensions"]:
@@ -44,7 +47,7 @@ def embed_pca(values: ArrayLike, *, dimensions: int = 2) -> Float[np.ndarray, "n
     vectors = _vectors(values)
     if not 1 <= dimensions <= (most := min(vectors.shape)):
         raise ValueError(f"dimensions must be from 1 to {most}, the least of n and d, not {dimensions}")
-    return _sklearn("decomposition").PCA(dimensions, svd_solver="full").fit_transform(vectors)
+    return _imported("sklearn.decomposition").PCA(dimensions, svd_solver="full").fit_transform(vectors)
 
 
 def embed_tsne(
@@ -85,8 +88,10 @@ def embed_tsne(
     begun = vectors[:, :dimensions] if vectors.shape[1] >= dimensions else None
     # The paper's scale: a first spread of 1e-4 lets all points move freely.
     init = "random" if begun is None else (begun / (begun[:, :1].std() + 1e-12) * 1e-4).astype(np.float32)
-    tsne = _sklearn("manifold").TSNE(dimensions, perplexity=perplexity, init=init, random_state=seed)
-    return np.asarray(tsne.fit_transform(vectors), float)
+    tsne = _imported("sklearn.manifold").TSNE(dimensions, perplexity=perplexity, init=init, random_state=seed)
+    # Threads that wait for each other take longer than the little work there is for them.
+    with _imported("threadpoolctl").threadpool_limits(1 if len(vectors) < FEW else None):
+        return np.asarray(tsne.fit_transform(vectors), float)
 
 
 def grid_layout(points: ArrayLike, *, shape: tuple[int, int] | None = None) -> Int[np.ndarray, "n 2"]:
@@ -133,11 +138,9 @@ def _vectors(values: ArrayLike) -> Float[np.ndarray, "n d"]:
     return vectors
 
 
-def _sklearn(part: str) -> Any:
-    """Import a part of scikit-learn when it is needed: it takes a second, and not everyone has it."""
-    from importlib import import_module
-
+def _imported(name: str) -> Any:
+    """Import scikit-learn, and what it comes with, when needed: it takes a second, and not everyone has it."""
     try:
-        return import_module(f"sklearn.{part}")
+        return import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("this needs scikit-learn: pip install 'vizsynth[inspection]'") from error
