@@ -302,7 +302,7 @@ def grid(
     if len(sizes) > 1:
         raise ValueError(
             f"grid takes pictures of one size, not {', '.join(f'{h}x{w}' for h, w in sizes)}; "
-            "resize them (vizsynth.resize), or use sheet"
+            "resize them (vizsynth.images.resize), or use sheet"
         )
     columns = math.ceil(math.sqrt(len(pictures))) if columns is None else columns
     if columns < 1:
