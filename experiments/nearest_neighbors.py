@@ -113,9 +113,10 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     by_photo, by_digit = (record[name]["same_class_share"] for name in ("photos", "digits"))
     caption = (
         f"Nearest neighbours (Krizhevsky, Sutskever & Hinton, 2012): of the {K} nearest squares of other "
-        f"halves of the photos, {by_photo['fire7']:.0%} by SqueezeNet's fire7 and {by_photo['pixels']:.0%} by "
-        f"pixels are of the same photo; of digits on textures {by_digit['relu4']:.0%} by a small network's last "
-        f"maps and {by_digit['pixels']:.0%} by pixels are the same digit."
+        f"halves of the photos, {by_photo['fire7']:.0%} by SqueezeNet's fire7 and "
+        f"{by_photo['pixels']:.0%} by pixels are of the same photo; of digits on textures "
+        f"{by_digit['relu4']:.0%} by a small network's last maps and {by_digit['pixels']:.0%} by pixels "
+        "are the same digit."
     )
     figure.tell(out, "nearest_neighbors", record, caption)
 

@@ -139,7 +139,7 @@ def _vectors(values: ArrayLike) -> Float[np.ndarray, "n d"]:
 
 
 def _imported(name: str) -> Any:
-    """Import scikit-learn, and what it comes with, when needed: it takes a second, and not everyone has it."""
+    """Import scikit-learn, and what comes with it, when needed: it is slow, and not everyone has it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
