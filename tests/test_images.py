@@ -120,7 +120,7 @@ def test_luminance_is_the_weighted_sum() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.7])
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.7, 6.0, 40.0])  # the last two: by a matrix
 def test_blur_is_scipys(sigma: float) -> None:
     picture = PICTURE.astype(np.float64)
     expected = ndimage.gaussian_filter(picture, (sigma, sigma, 0), mode="nearest", truncate=4)

@@ -94,14 +94,32 @@ def gaussian_blur(images: Pixels, sigma: float | Array, *, radius: int | None = 
     offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)
     weights = jnp.exp(-((offsets / jnp.asarray(sigma, images.dtype)) ** 2) / 2)
     weights = weights / weights.sum()
+    # A slice a weight is fast, until there are so many that compiling takes seconds.
+    along = _sum_of_slices if radius <= WIDEST_OF_SLICES else _band_matrix
     for axis in (images.ndim - 3, images.ndim - 2):
-        size = images.shape[axis]
-        padding = [(0, 0)] * images.ndim
-        padding[axis] = (radius, radius)
-        padded = jnp.pad(images, padding, mode="edge")
-        shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)]
-        images = sum(w * s for w, s in zip(weights[1:], shifted[1:], strict=True)) + weights[0] * shifted[0]
+        images = along(images, weights, axis)
     return images
+
+
+WIDEST_OF_SLICES = 16
+
+
+def _sum_of_slices(images: Array, weights: Float[Array, " taps"], axis: int) -> Array:
+    radius, size = len(weights) // 2, images.shape[axis]
+    padding = [(0, 0)] * images.ndim
+    padding[axis] = (radius, radius)
+    padded = jnp.pad(images, padding, mode="edge")
+    shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)]
+    return sum(w * s for w, s in zip(weights[1:], shifted[1:], strict=True)) + weights[0] * shifted[0]
+
+
+def _band_matrix(images: Array, weights: Float[Array, " taps"], axis: int) -> Array:
+    radius, size = len(weights) // 2, images.shape[axis]
+    to = jnp.arange(size)[:, None]
+    seen = jnp.clip(to + jnp.arange(-radius, radius + 1)[None], 0, size - 1)  # borders repeat
+    band = jnp.zeros((size, size), weights.dtype).at[to, seen].add(weights[None])
+    blurred = jnp.tensordot(images, band, axes=((axis,), (1,)), precision=jax.lax.Precision.HIGHEST)
+    return jnp.moveaxis(blurred, -1, axis)
 
 
 def normalize(heatmaps: Float[Array, "*batch h w"], *, eps: float = 1e-12) -> Float[Array, "*batch h w"]:
