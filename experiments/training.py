@@ -1,7 +1,6 @@
 """What the scripts that train a classifier share: progress on paper, checkpoints, the history's picture."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 import vizsynth
 from vizsynth import models, training
+from vizsynth.cli.classifying import draw_history
 
 
 def train(
@@ -86,22 +86,6 @@ def train(
     if fitted.history:
         draw_history(out / f"{name}.png", fitted.history)
     return made, numbers
-
-
-def draw_history(path: Path, history: Sequence[training.Record]) -> None:
-    """Draw loss and accuracy against the epochs."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    epochs = [record.epoch for record in history]
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for label, field in (("training", measure), ("held out", f"validation_{measure}")):
-            values = [getattr(record, field) for record in history]
-            if values[0] is not None:
-                axes.plot(epochs, values, marker="o", markersize=3, label=f"{label}: {values[-1]:.4f}")
-        axes.set(title=measure, xlabel="epoch")
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:

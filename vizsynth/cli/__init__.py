@@ -25,6 +25,7 @@ COMMANDS = (
     "evaluate",
     "explain",
     "filters",
+    "fine-tune",
     "fool",
     "invert",
     "neighbors",
@@ -34,6 +35,7 @@ COMMANDS = (
     "style",
     "stylize",
     "texture",
+    "train",
     "train-style",
     "visualize",
 )

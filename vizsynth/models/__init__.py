@@ -2,6 +2,7 @@
 
 from vizsynth.models.adain_decoders import adain_decoder as adain_decoder
 from vizsynth.models.alexnet import alexnet as alexnet
+from vizsynth.models.heads import fresh_network as fresh_network
 from vizsynth.models.heads import record_of as record_of
 from vizsynth.models.heads import with_classes as with_classes
 from vizsynth.models.labels import find_class as find_class

@@ -95,6 +95,34 @@ def _config(config: Config, count: int) -> Config:
     return replace(config, num_classes=count)
 
 
+def fresh_network(name: str, classes: Sequence[str], *, seed: int = 0) -> Any:
+    """Return a fresh network for some classes, ready to be trained.
+
+    VGG gets a global mean and one dense layer in the place of its fully connected layers, which are 120 of
+    its 130 million weights: they were made for a million images, and cut to 224 pixels.
+
+    Args:
+        name: as `catalogue()` lists them.
+        classes: their names.
+        seed: of the weights.
+
+    Raises:
+        ValueError: no such network; fewer than two classes.
+
+    >>> fresh_network("squeezenet1_1", ["cat", "dog"])(jnp.zeros((1, 48, 48, 3))).shape
+    (1, 2)
+    """
+    from vizsynth.models.load import NETWORKS  # it imports this package
+
+    if name not in NETWORKS:
+        raise ValueError(f"no network is called {name!r}; known are: {', '.join(NETWORKS)}")
+    replace: Any = dataclasses.replace
+    config = replace(NETWORKS[name], num_classes=None)
+    family = next(family for family, kind in FAMILIES.values() if isinstance(config, kind))
+    trunk_key, head_key = jax.random.split(jax.random.key(seed))
+    return with_classes(family(config, key=trunk_key), classes, key=head_key)
+
+
 def record_of(
     net: Any,
     network: str,
