@@ -31,7 +31,7 @@ def fitted(picture: ArrayLike, side: int) -> Picture:
     if longest > side:
         h, w = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
         return np.clip(np.asarray(resize(jnp.asarray(pixels), (h, w))), 0, 1)
-    factor = side // longest
+    factor = max(1, round(side / longest))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -133,15 +133,18 @@ def cut(
     return np.pad(piece, (*pads, (0, 0)), constant_values=background)
 
 
-def relief(gradient: ArrayLike) -> Picture:
-    """Show a signed map in colours, ½ + ½ R / max |R|: grey where it is 0.
+def relief(gradient: ArrayLike, *, percentile: float = 99.0) -> Picture:
+    """Show a signed map in colours, ½ + ½ R / r: grey where it is 0.
+
+    r is a percentile of |R| where R is not 0: a few pixels many times the rest would leave all else grey.
 
     >>> relief(np.zeros((2, 2, 3)))[0, 0].tolist()
     [0.5, 0.5, 0.5]
     """
     values = np.asarray(gradient, np.float32)
-    largest = np.abs(values).max() if values.size else 0
-    return as_picture(0.5 + 0.5 * values / (largest if largest > 0 else 1))
+    there = np.abs(values[values != 0])
+    limit = np.percentile(there, percentile) if there.size else 1
+    return as_picture(0.5 + 0.5 * np.clip(values / limit, -1, 1))
 
 
 def patch_sheet(
