@@ -66,7 +66,7 @@ def test_grey_filters_stand_in_columns() -> None:
 def test_relief_is_grey_at_zero() -> None:
     values = np.zeros((2, 2, 3))
     values[0, 0], values[1, 1] = 2, -1
-    np.testing.assert_allclose(relief(values, percentile=100)[..., 0], [[1, 0.5], [0.5, 0.25]])
+    np.testing.assert_allclose(relief(values, percentile=100.0)[..., 0], [[1, 0.5], [0.5, 0.25]])
     many = np.zeros((20, 20, 3))
     many[5:15, 5:15] = 1
     many[7, 7, 0] = -1000
