@@ -71,7 +71,7 @@ def two_digits(n: int, held_out: int, size: int, seed: int) -> tuple[Parts, np.n
     classes = tuple(f"digit {digit}" for digit in DIGITS)
     parts, boxes = [], np.zeros((0, 4), int)
     for split, count in (("train", n), ("test", held_out)):
-        data = planted(seed + 1, 6 * count, split="train" if split == "train" else "test", size=size)
+        data = planted(seed + 1, 6 * count + 50, split="train" if split == "train" else "test", size=size)
         chosen = np.flatnonzero(np.isin(data.labels, DIGITS))[:count]
         labels = (data.labels[chosen] == DIGITS[1]).astype(np.int32)
         parts.append(Examples(as_bytes(data.images[chosen]), labels, classes))
