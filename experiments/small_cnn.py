@@ -1,8 +1,8 @@
 """A small network learns two kinds of pictures; what its channels see. `python -m experiments.small_cnn`.
 
 Four pairs of a 5x5 convolution (32, 64, 64, 64 channels, whole windows only) and a 2x2 max-pool on pictures
-of 100 pixels, then fully connected layers of 128, 64, 32 and 2; ReLU between. It tells the texture of grass
-from that of gravel, learned from the left halves of two photos and asked about the right ones, or, by
+of 100 pixels, then fully connected layers of 128, 64, 32 and 2; ReLU between. It tells the texture of brick
+from that of grass, learned from the left halves of two photos and asked about the right ones, or, by
 `--data`, two folders of your own. Then the channels of its first convolution (96x96) and of its fourth
 (5x5): the sixth layer as Keras counts from 0, pools included.
 
@@ -33,7 +33,7 @@ from vizsynth.transforms import Mirror, none
 
 SIDE = 100
 STANDARDIZE = Standardize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-TEXTURES = ("grass", "gravel")
+TEXTURES = ("brick", "grass")
 STACK = (
     *(layer for width in (32, 64, 64, 64) for layer in (Conv(width, 5, padding=0), ReLU(), MaxPool(2))),
     Flatten(),
@@ -53,8 +53,8 @@ def read(data: Path | None, seed: int, count: int, skipped: list[Skipped]) -> Pa
     """Return the pictures to learn from, and those held out."""
     if data is None:
         return Parts(
-            photo_crops(TEXTURES, count, SIDE, half="left", seed=seed),
-            photo_crops(TEXTURES, max(4, count // 4), SIDE, half="right", seed=seed),
+            photo_crops(TEXTURES, count, SIDE, half="left", seed=seed, even=True),
+            photo_crops(TEXTURES, max(4, count // 3), SIDE, half="right", seed=seed, even=True),
         )
     parts = read_labelled(data, SIDE, skipped=skipped)
     if len(parts.training.classes) != 2:
@@ -81,8 +81,8 @@ def run(
     quick: bool = False,
     seed: int = 0,
     data: Path | None = None,
-    epochs: int = 8,
-    count: int = 400,
+    epochs: int = 6,
+    count: int = 300,
 ) -> None:
     """Train, and make all pictures."""
     skipped: list[Skipped] = []
@@ -120,7 +120,7 @@ def main() -> None:
     """Read the command line."""
     parser = figure.options(__doc__, "small_cnn", quick="two steps")
     parser.add_argument("--data", type=Path, help="a folder of two class folders, in place of textures")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
     run(given.out, quick=given.quick, seed=given.seed, data=given.data, epochs=given.epochs)
 

@@ -106,6 +106,7 @@ def photo_crops(
     low: float = 0.25,
     high: float = 0.5,
     grey: bool = False,
+    even: bool = False,
 ) -> training.Examples:
     """Return squares from the left or the right half of photos, a class each.
 
@@ -118,6 +119,7 @@ def photo_crops(
         low: the least side of a square, over the photo's shorter side.
         high: the largest.
         grey: whether colours are taken away, which give most photos away.
+        even: whether all squares get the same brightness and contrast, which give textures away.
     """
     rng = np.random.default_rng([seed, half == "right"])
     images, labels = [], []
@@ -131,6 +133,9 @@ def photo_crops(
             left, top = rng.integers(begin, end - length + 1), rng.integers(photo.height - length + 1)
             square = photo.crop((int(left), int(top), int(left) + length, int(top) + length))
             square = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+            if even:
+                away = (square - square.mean()) / max(float(square.std()), 1.0)
+                square = np.clip(128 + 48 * away, 0, 255).astype(np.uint8)
             images.append(square[:, ::-1] if rng.random() < 0.5 else square)
             labels.append(label)
     return training.Examples(np.stack(images), np.asarray(labels, np.int32), tuple(names))

@@ -1,4 +1,9 @@
-"""Labelled images from wherever they are: folders of classes, and the archives that other readers know."""
+"""Labelled images from wherever they are: folders of classes, and the archives that other readers know.
+
+Folders larger than memory are decoded by threads, some batches ahead: Pillow lets go of the lock meanwhile.
+Grain, with as many threads and the same decoder, was no faster (232 images a second beside 262, photos of
+451x300 to 128 pixels), and would be another dependency; orders are functions of key and epoch without it.
+"""
 
 import os
 import threading
