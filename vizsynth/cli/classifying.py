@@ -24,8 +24,9 @@ epochs = click.option(
     "--epochs", type=click.IntRange(1, 100_000), default=10, help="How often all images are seen [10]."
 )
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="IMAGES", help="Images a step [64]."
-)
+    "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="IMAGES", hidden=True,
+    help="Images a step [64].",
+)  # fmt: skip
 weight_decay = click.option(
     "--weight-decay", type=click.FloatRange(0), default=1e-4, metavar="DECAY", hidden=True,
     help="Of kernels, as AdamW has it [0.0001].",
@@ -36,19 +37,20 @@ schedule = click.option(
 )  # fmt: skip
 augment = click.option(
     "--augment", type=click.Choice(AUGMENTATIONS), default="none",
-    help="Shift images while training; mirror: that, too [none].",
+    help="Shift images; mirror: that, too [none].",
 )  # fmt: skip
 freeze = click.option(
-    "--freeze", multiple=True, metavar="LAYER", help="A layer (or block) that is not trained; repeatable."
-)
+    "--freeze", multiple=True, metavar="LAYER", hidden=True,
+    help="A layer, or what its name begins with, that is not trained; repeatable.",
+)  # fmt: skip
 freeze_to = click.option("--freeze-to", metavar="LAYER", help="Train only what comes after this layer.")
 patience = click.option(
     "--patience", type=click.IntRange(1), metavar="EPOCHS",
-    help="Stop when so many epochs were no better on what is held out.",
+    help="Stop after so many that were no better.",
 )  # fmt: skip
 validation = click.option(
     "--validation", type=click.FloatRange(0, 1, max_open=True), default=0.1, metavar="SHARE",
-    help="Held out, where DATA holds none out itself [0.1].",
+    hidden=True, help="Held out, where DATA holds none out itself [0.1].",
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def size(default: int) -> Callable[[Any], Any]:
     """Return the option for the size of the images."""
     return click.option(
         "--size", type=click.IntRange(8, 4096), default=default, metavar="PIXELS",
-        help=f"What images are brought to, cut square [{default}].",
+        help=f"Of images, cut square [{default}].",
     )  # fmt: skip
 
 

@@ -52,12 +52,9 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train a network that knows other images further, on DATA.
+    """Train a network that knows other images further, with a fresh last layer.
 
-    It gets a fresh last layer for the classes of DATA: a folder with a folder
-    of images for each class (or with such in train and val), CIFAR-10's
-    archive, MNIST's folder, or a CSV. Writes network.safetensors, which every
-    --weights takes, and its history.
+    DATA is as for `vizsynth train`. Writes network.safetensors and its history.
     """
     import jax
 

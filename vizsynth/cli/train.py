@@ -51,8 +51,8 @@ def command(
 ) -> None:
     """Train a fresh network on DATA: labelled images.
 
-    DATA is a folder with a folder of images for each class (or with such in
-    train and val), CIFAR-10's archive, MNIST's folder, or a CSV of digits.
+    DATA: a folder with a folder of images for each class (or such in train and
+    val), CIFAR-10's archive, MNIST's folder, or a CSV of pixels and labels.
     Writes network.safetensors, which every --weights takes, and its history.
     """
     from vizsynth.models import catalogue, fresh_network
