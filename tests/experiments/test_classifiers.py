@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vizsynth
-from experiments import fine_tuning, resnet_cam, small_cnn, vgg11_digits
+from experiments import fine_tuning, keras_vgg16, resnet_cam, small_cnn, vgg11_digits
 from experiments.training import photo_crops
 from vizsynth.datasets.digits import find_digits
 from vizsynth.datasets.errors import DataError
@@ -100,6 +100,16 @@ def test_the_two_digits_are_held_out_with_their_boxes() -> None:
     parts, boxes = resnet_cam.two_digits(8, 6, 64, 0)
     assert boxes.shape == (6, 4) and parts.held_out.images.shape == (6, 64, 64, 3)
     assert set(parts.training.labels) == {0, 1} and parts.training.classes == ("digit 2", "digit 6")
+
+
+@pytest.mark.slow
+def test_a_keras_file_is_built_read_and_explained(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    keras_vgg16.run(tmp_path, quick=True)
+    told = json.loads((tmp_path / "keras_vgg16.json").read_text())
+    assert told["layer"] == "conv5_3" and told["largest_difference_from_what_was_built"] < 1e-3
+    assert told["logits"]["chelsea"] > 0 > max(told["logits"]["astronaut"], told["logits"]["coffee"])
+    assert np.asarray(read_image(tmp_path / "sheet.png")).std() > 0.01
 
 
 def test_photos_are_learned_from_one_half_and_asked_about_in_the_other() -> None:
