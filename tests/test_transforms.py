@@ -13,6 +13,7 @@ from vizsynth.transforms import (
     Blur,
     Crop,
     Jitter,
+    Mirror,
     Noise,
     Pad,
     Resize,
@@ -33,6 +34,7 @@ IMAGE = RNG.random((H, W, 3))
 EVERY = {
     "pad": Pad(3, 0.2),
     "jitter": Jitter(4),
+    "mirror": Mirror(),
     "roll": Roll(3),
     "scale": Scale(0.7, 1.4),
     "rotate": Rotate(30.0),
@@ -67,6 +69,13 @@ def test_roll_rolls_by_every_shift() -> None:
     rolled = {np.roll(IMAGE, (i, j), (0, 1)).tobytes(): (i, j) for i in range(-1, 2) for j in range(-1, 2)}
     several = jax.vmap(lambda key: Roll(1)(key, jnp.asarray(IMAGE)))(keys(100))
     assert {rolled[np.asarray(image).tobytes()] for image in several} == set(rolled.values())
+
+
+def test_mirror_exchanges_left_and_right_half_of_the_time() -> None:
+    several = np.asarray(jax.vmap(lambda key: Mirror()(key, jnp.asarray(IMAGE, jnp.float32)))(keys(200)))
+    same = (several == IMAGE.astype(np.float32)).all((1, 2, 3))
+    turned = (several == IMAGE.astype(np.float32)[:, ::-1]).all((1, 2, 3))
+    assert (same ^ turned).all() and 70 < same.sum() < 130
 
 
 def test_a_jitter_must_leave_something() -> None:
