@@ -43,6 +43,7 @@ def test_it_is_made_with_its_record_and_caption(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*zero everywhere")  # what has hardly learned speaks for nothing
 @pytest.mark.parametrize("name", SLOW)
 def test_it_is_made_at_full_size(name: str, tmp_path: Path) -> None:
     if name == "vgg11_digits":
