@@ -38,6 +38,7 @@ from vizsynth.transforms import Jitter, Mirror, Pad, Sequence, none
 STAGES = ("layer1.1", "layer2.1", "layer3.1", "layer4.1")
 STANDARDIZE = Standardize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 DIGITS = (2, 6)
+SQUARE = 64  # pixels of a side, of what it first learns from
 RED, WHITE = (0.9, 0.0, 0.0), 1.0
 ELSEWHERE = ("chelsea", "coffee", "rocket", "brick")
 
@@ -176,9 +177,9 @@ def run(
     seed: int = 0,
     data: Path | None = None,
     weights: Path | None = None,
-    size: int = 128,
+    size: int = 192,
     pretraining: tuple[int, int] = (6000, 5),
-    fine_tuning: tuple[int, int] = (1500, 5),
+    fine_tuning: tuple[int, int] = (750, 4),
 ) -> None:
     """Train, fine-tune, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def run(
     if quick:
         size, pretraining, fine_tuning = 64, (32, 1), (32, 1)
     if weights is None:
-        parts = digits(pretraining[0], size // 2, seed)
+        parts = digits(pretraining[0], 32 if quick else SQUARE, seed)
         widths = (8, 8, 16, 16) if quick else STAGE_WIDTHS
         config = ResNetConfig(DEPTHS[18], False, 10, widths)
         fresh = ResNet(config, standardize=STANDARDIZE, key=jax.random.key(seed))
@@ -247,9 +248,9 @@ def main() -> None:
     parser = figure.options(__doc__, "resnet_cam", quick="one step each, small pictures")
     parser.add_argument("--data", type=Path, help="a folder of two class folders, in place of two digits")
     parser.add_argument("--weights", type=Path, help="a ResNet-18 to fine-tune, in place of pretraining")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side")
+    parser.add_argument("--size", type=int, default=192, help="pixels of a side")
     parser.add_argument("--pretraining", type=int, nargs=2, default=(6000, 5), metavar=("PICTURES", "EPOCHS"))
-    parser.add_argument("--fine-tuning", type=int, nargs=2, default=(1500, 5), metavar=("PICTURES", "EPOCHS"))
+    parser.add_argument("--fine-tuning", type=int, nargs=2, default=(750, 4), metavar=("PICTURES", "EPOCHS"))
     given = parser.parse_args()
     run(
         given.out,
