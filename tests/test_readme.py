@@ -30,7 +30,12 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_its_functions_exist() -> None:
     names = []
-    for section in ("Which paper is which function", "Making pictures", "Texture and style", "Looking inside"):
+    for section in (
+        "Which paper is which function",
+        "Making pictures",
+        "Texture and style",
+        "Looking inside",
+    ):
         table = README.split(f"## {section}")[1].split("\n## ")[0]
         rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
         names += [name for row in rows for name in re.findall(r"`(\w+)`", row)]
