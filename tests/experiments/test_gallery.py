@@ -1,0 +1,111 @@
+"""All figures by one command, and the page that shows them."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import gallery
+from vizsynth.files import write_image
+
+experiments = importlib.import_module("experiments.__main__")
+Figure = experiments.Figure
+HERE = Path(gallery.__file__).parent
+NOT_FIGURES = {"__init__", "__main__", "figure", "gallery", "photo_crops", "training"}
+NOT_FIGURES |= {"feature_decoder", "planted_network"}  # what they train lies in the repository
+
+
+def test_every_script_is_on_the_page() -> None:
+    scripts = {path.stem for path in HERE.glob("*.py")} - NOT_FIGURES
+    assert {f.name for theme in experiments.THEMES.values() for f in theme} == scripts
+
+
+def test_a_script_consists_of_what_it_imports() -> None:
+    assert {p.stem for p in experiments.sources("embedding")} == {
+        *("embedding", "figure", "nearest_neighbors", "photo_crops", "planted_network"),
+    }
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Scripts of two figures in place of the real ones; one fails."""
+    folder = tmp_path / "scripts" / "experiments"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "good.py").write_text(
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from PIL import Image\n"
+        "out = Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(out / 'a_picture.png')\n"
+        "(out / 'good.json').write_text('{}'); (out / 'caption.md').write_text('A <b> (Doe, 2016). More.')\n"
+        "print('made', *sys.argv[1:])\n"
+    )
+    (folder / "bad.py").write_text("print('begun'); raise SystemExit('it went wrong')\n")
+    themes = {
+        "One": (Figure("good", "What is good"), Figure("bad", "What is bad")),
+        "Two": (Figure("unknown", "Unknown", ("no_such_module",)),),
+    }
+    monkeypatch.setattr(experiments, "THEMES", themes)
+    monkeypatch.setattr(experiments, "HERE", folder)
+    monkeypatch.chdir(folder.parent)
+    return folder
+
+
+def test_failures_keep_nothing_else_from_being_made(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert experiments.run(out, quick=True, seed=3) == 1
+    told = capsys.readouterr()
+    assert "[2/3] bad: FAILED" in told.out
+    assert "left out, it needs no_such_module" in told.out
+    assert "failed: bad: it went wrong" in told.err
+    assert (out / "good" / "log.txt").read_text().split()[:4] == ["made", "--quick", "--seed", "3"]
+    page = (out / "index.html").read_text()
+    assert "What is good" in page
+    assert "What is bad" not in page
+    assert "A &lt;b&gt; (Doe, 2016)." in page
+
+
+def test_only_what_has_changed_is_made_again(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    experiments.run(out, ["good"])
+    capsys.readouterr()
+    experiments.run(out, ["good"])
+    assert "good: there already" in capsys.readouterr().out
+    experiments.run(out, ["good"], seed=1)
+    assert "there already" not in capsys.readouterr().out
+    (scripts / "good.py").write_text((scripts / "good.py").read_text() + "\n# changed\n")
+    experiments.run(out, ["good"], seed=1)
+    assert "there already" not in capsys.readouterr().out
+    (out / "good" / "made.json").unlink()  # it was killed
+    experiments.run(out, ["good"], seed=1)
+    assert "there already" not in capsys.readouterr().out
+
+
+def test_a_misspelt_name_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["experiments", "deepdraem"])
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main()
+    assert "there is no figure deepdraem" in capsys.readouterr().err
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_image(tmp_path / name / "part_of-it.png", np.zeros((5, 7, 3)))
+        (tmp_path / name / "caption.md").write_text("Said by `code` & [a link](https://example.org/x). More.")
+        (tmp_path / name / "made.json").write_text(json.dumps({"command": f"python {name}", "seconds": 2}))
+    page = gallery.build(tmp_path, {"All": [("one", "One"), ("two", "Two"), ("three", "Three")]}).read_text()
+    shown = re.findall(r'<img src="([^"]+)" alt="([^"]+)" width="7" height="5"', page)
+    assert [path for path, _ in shown] == ["one/part_of-it.png", "two/part_of-it.png"]
+    assert all(alt.startswith(("One, part of it: ", "Two, part of it: ")) for _, alt in shown)
+    assert '<code>code</code> &amp; <a href="https://example.org/x">a link</a>' in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!example)', page)
+    assert "Three" not in page
+    assert set(re.findall(r'href="#([^"]+)"', page)) == set(re.findall(r'<section id="([^"]+)"', page))
