@@ -211,8 +211,10 @@ MAPS = [(name, layer) for name, layer in CASES if layer not in ("fc6", "logits")
 
 
 def program(name: str) -> tuple[Any, Any]:
-    """Return a network, and images that its dense layers take without averaging."""
-    return tiny(name).net, random_images(2, 28, 28) if name == "vgg" else tiny(name).images()
+    """Return a network, and images large enough for all of its windows, and its dense layers."""
+    sides = {"vgg": 28, "squeezenet": 65}
+    images = random_images(2, sides[name], sides[name]) if name in sides else tiny(name).images()
+    return tiny(name).net, images
 
 
 @pytest.mark.parametrize(("name", "layer"), CASES)
