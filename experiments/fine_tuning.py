@@ -17,14 +17,11 @@ import numpy as np
 
 import vizsynth
 from experiments import figure
-from experiments.training import as_floats, photo_crops, train
+from experiments.photo_crops import CLASSES, photo_crops
+from experiments.training import as_floats, train
 from vizsynth import figures, models, training
 from vizsynth.files import write_image
 
-CLASSES = (
-    "astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "retina",
-    "rocket",
-)  # fmt: skip
 SIDE = 96
 FROZEN_TO = "fire7"
 

@@ -20,7 +20,8 @@ import numpy as np
 import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS
-from experiments.training import as_floats, photo_crops
+from experiments.photo_crops import photo_crops
+from experiments.training import as_floats
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import upsample

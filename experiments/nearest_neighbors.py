@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 
 import vizsynth
 from experiments import figure
-from experiments.photo_crops import photo_crops
+from experiments.photo_crops import CLASSES, photo_crops
 from experiments.planted_network import trained
+from experiments.training import as_floats
 from vizsynth import figures
 from vizsynth.files import write_image
 from vizsynth.images import resize
@@ -26,6 +27,7 @@ from vizsynth.planted import planted
 
 K = 5
 SAME, OTHER = (0.2, 0.65, 0.3), (0.85, 0.15, 0.15)
+SIDE = 96
 PIXELS = 32  # the side at which pixels are compared
 
 
@@ -43,9 +45,18 @@ class Given(NamedTuple):
 
 def photos(seed: int, n: int) -> Given:
     """Return squares of photos, as SqueezeNet sees them."""
-    searched, asking = (photo_crops(seed, n, half=half) for half in ("left", "right"))
-    layers = ("relu1", "fire3", "fire5", "fire7", "fire9")
-    return Given(vizsynth.load("squeezenet1_1"), *searched, *asking, layers, "fire7")
+    searched, asking = (
+        photo_crops(CLASSES, n // len(CLASSES), SIDE, half=half, seed=seed) for half in ("left", "right")
+    )
+    return Given(
+        vizsynth.load("squeezenet1_1"),
+        as_floats(searched.images),
+        searched.labels,
+        as_floats(asking.images),
+        asking.labels,
+        ("relu1", "fire3", "fire5", "fire7", "fire9"),
+        "fire7",
+    )
 
 
 def digits(seed: int, n: int) -> Given:

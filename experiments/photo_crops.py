@@ -1,52 +1,63 @@
-"""Squares of the photos that are free of conditions: ten classes, one a photo.
+"""Squares of photos, a class each, whose left half is for training and whose right half is held out.
 
-A photo's left half is for training and its right half is held out, so that no pixel is in both.
+So no pixel is in both.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
 from PIL import Image
 
 from experiments.figure import PHOTOS
+from vizsynth import training
 
 CLASSES = (
     *("astronaut", "brick", "camera", "chelsea", "coffee"),
     *("grass", "gravel", "hubble_deep_field", "retina", "rocket"),
 )
-"""In the public domain or CC0."""
-EXTENT = (0.3, 0.9)
-"""The least and the largest side of a square, in parts of the half's shorter side."""
-
-Half = Literal["left", "right"]
-
-
-class Crops(NamedTuple):
-    """Squares and what they are of."""
-
-    images: Float[np.ndarray, "n size size 3"]
-    labels: Int[np.ndarray, " n"]
+"""The photos that are in the public domain or CC0."""
 
 
 def photo_crops(
-    seed: int, n: int, *, half: Half, size: int = 96, classes: tuple[str, ...] = CLASSES
-) -> Crops:
-    """Return n squares of any size and place, of each class as many, one class after another in turn."""
+    names: Sequence[str],
+    count: int,
+    side: int,
+    *,
+    half: str,
+    seed: int = 0,
+    low: float = 0.25,
+    high: float = 0.5,
+    grey: bool = False,
+    even: bool = False,
+) -> training.Examples:
+    """Return squares from the left or the right half of photos, a class each.
+
+    Args:
+        names: of the photos, the classes.
+        count: how many of each.
+        side: what they are brought to, in pixels.
+        half: `"left"` or `"right"`.
+        seed: of places, sizes and mirrorings.
+        low: the least side of a square, over the photo's shorter side.
+        high: the largest.
+        grey: whether colours are taken away, which give most photos away.
+        even: whether all squares get the same brightness and contrast, which give textures away.
+    """
     rng = np.random.default_rng([seed, half == "right"])
-    halves = []
-    for name in classes:
-        with Image.open(PHOTOS / f"{name}.jpg") as opened:
-            photo = opened.convert("RGB")
+    images, labels = [], []
+    for label, name in enumerate(names):
+        with Image.open(PHOTOS / f"{name}.jpg") as file:
+            photo = file.convert("L").convert("RGB") if grey else file.convert("RGB")
         middle = photo.width // 2
-        box = (0, 0, middle, photo.height) if half == "left" else (middle, 0, photo.width, photo.height)
-        halves.append(photo.crop(box))
-    labels = np.arange(n) % len(classes)
-    images = []
-    for label in labels:
-        photo = halves[label]
-        side = int(rng.uniform(*EXTENT) * min(photo.size))
-        left, top = (int(rng.integers(length - side + 1)) for length in photo.size)
-        box = (left, top, left + side, top + side)
-        images.append(np.asarray(photo.resize((size, size), Image.Resampling.BICUBIC, box), np.float32) / 255)
-    return Crops(np.clip(np.stack(images), 0, 1), labels.astype(np.int32))
+        begin, end = (0, middle) if half == "left" else (middle, photo.width)
+        for _ in range(count):
+            length = int(rng.uniform(low, high) * min(photo.size))
+            left, top = rng.integers(begin, end - length + 1), rng.integers(photo.height - length + 1)
+            square = photo.crop((int(left), int(top), int(left) + length, int(top) + length))
+            square = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+            if even:
+                away = (square - square.mean()) / max(float(square.std()), 1.0)
+                square = np.clip(128 + 48 * away, 0, 255).astype(np.uint8)
+            images.append(square[:, ::-1] if rng.random() < 0.5 else square)
+            labels.append(label)
+    return training.Examples(np.stack(images), np.asarray(labels, np.int32), tuple(names))

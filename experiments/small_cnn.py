@@ -20,7 +20,8 @@ import numpy as np
 
 import vizsynth
 from experiments import figure
-from experiments.training import as_floats, photo_crops, train
+from experiments.photo_crops import photo_crops
+from experiments.training import as_floats, train
 from vizsynth import figures, training
 from vizsynth.datasets.folders import Skipped
 from vizsynth.datasets.labelled import read_labelled

@@ -1,16 +1,13 @@
 """What the scripts that train a classifier share: progress on paper, checkpoints, the history's picture."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 import vizsynth
-from experiments.figure import PHOTOS
 from vizsynth import models, training
 from vizsynth.cli.classifying import draw_history
 
@@ -94,48 +91,3 @@ def train(
 def as_floats(images: np.ndarray) -> np.ndarray:
     """Return uint8 images as float in [0, 1]."""
     return images.astype(np.float32) / 255
-
-
-def photo_crops(
-    names: Sequence[str],
-    count: int,
-    side: int,
-    *,
-    half: str,
-    seed: int = 0,
-    low: float = 0.25,
-    high: float = 0.5,
-    grey: bool = False,
-    even: bool = False,
-) -> training.Examples:
-    """Return squares from the left or the right half of photos, a class each.
-
-    Args:
-        names: of the photos, the classes.
-        count: how many of each.
-        side: what they are brought to, in pixels.
-        half: `"left"` or `"right"`.
-        seed: of places, sizes and mirrorings.
-        low: the least side of a square, over the photo's shorter side.
-        high: the largest.
-        grey: whether colours are taken away, which give most photos away.
-        even: whether all squares get the same brightness and contrast, which give textures away.
-    """
-    rng = np.random.default_rng([seed, half == "right"])
-    images, labels = [], []
-    for label, name in enumerate(names):
-        with Image.open(PHOTOS / f"{name}.jpg") as file:
-            photo = file.convert("L").convert("RGB") if grey else file.convert("RGB")
-        middle = photo.width // 2
-        begin, end = (0, middle) if half == "left" else (middle, photo.width)
-        for _ in range(count):
-            length = int(rng.uniform(low, high) * min(photo.size))
-            left, top = rng.integers(begin, end - length + 1), rng.integers(photo.height - length + 1)
-            square = photo.crop((int(left), int(top), int(left) + length, int(top) + length))
-            square = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
-            if even:
-                away = (square - square.mean()) / max(float(square.std()), 1.0)
-                square = np.clip(128 + 48 * away, 0, 255).astype(np.uint8)
-            images.append(square[:, ::-1] if rng.random() < 0.5 else square)
-            labels.append(label)
-    return training.Examples(np.stack(images), np.asarray(labels, np.int32), tuple(names))

@@ -26,7 +26,7 @@ def test_every_script_is_on_the_page() -> None:
 
 def test_a_script_consists_of_what_it_imports() -> None:
     assert {p.stem for p in experiments.sources("embedding")} == {
-        *("embedding", "figure", "nearest_neighbors", "photo_crops", "planted_network"),
+        *("embedding", "figure", "nearest_neighbors", "photo_crops", "planted_network", "training"),
     }
 
 
