@@ -25,7 +25,7 @@ def described(out: Path, name: str, title: str) -> dict[str, Any] | None:
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             width, height = image.size
-        part = path.stem.replace("_", " ").replace("-", " ")
+        part = re.sub(r"[_-](?!\d)", " ", path.stem)  # squeezenet1_1 is a name
         pictures.append(
             {
                 "path": f"{name}/{path.name}",
