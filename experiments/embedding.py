@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from matplotlib import colormaps
 
 import vizsynth
@@ -21,6 +20,7 @@ from experiments.nearest_neighbors import Given, digits, photos, pixels
 from vizsynth import figures
 from vizsynth.files import write_image
 from vizsynth.images import resize
+from vizsynth.sheets import laid_out
 
 NEAR = 10
 SIDE, SMALL = 1000, 40
@@ -40,10 +40,7 @@ def draw(out: Path, name: str, given: Given, planes: dict[str, np.ndarray]) -> N
         plane = figures.scatter(points, small, size=(SIDE, SIDE), frames=frames)
         write_image(out / f"{name}_{method}.png", plane)
     cells = vizsynth.grid_layout(planes["tsne"])
-    rows, columns = cells.max(axis=0) + 1
-    board: Float[np.ndarray, "cells h w 3"] = np.ones((rows * columns, SMALL, SMALL, 3), np.float32)
-    board[cells[:, 0] * columns + cells[:, 1]] = small
-    write_image(out / f"{name}_grid.png", figures.grid(board, columns=int(columns), pad=1))
+    write_image(out / f"{name}_grid.png", laid_out(list(small), cells, pad=1))
 
 
 def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:

@@ -19,14 +19,13 @@ from experiments import figure
 from experiments.photo_crops import CLASSES, photo_crops
 from experiments.planted_network import trained
 from experiments.training import as_floats
-from vizsynth import figures
 from vizsynth.files import write_image
 from vizsynth.images import resize
 from vizsynth.inspection.neighbours import Neighbors
 from vizsynth.planted import planted
+from vizsynth.sheets import neighbor_sheet
 
 K = 5
-SAME, OTHER = (0.2, 0.65, 0.3), (0.85, 0.15, 0.15)
 SIDE = 96
 PIXELS = 32  # the side at which pixels are compared
 
@@ -86,22 +85,14 @@ def searched(given: Given) -> dict[str, Neighbors]:
     return found
 
 
-def draw(path: Path, given: Given, found: dict[str, Neighbors], rows: int) -> None:
+def draw(path: Path, given: Given, found: dict[str, Neighbors]) -> None:
     """Draw the first query of each class beside its nearest."""
-
-    def framed(query: int, by: str) -> list[np.ndarray]:
-        places = np.asarray(found[by].indices[query])
-        same = given.labels[places] == given.query_labels[query]
-        return [
-            figures.frame(given.images[j], SAME if s else OTHER) for j, s in zip(places, same, strict=True)
-        ]
-
-    first = [int(np.flatnonzero(given.query_labels == label)[0]) for label in np.unique(given.query_labels)]
-    table = [
-        [given.queries[i], None, *framed(i, given.shown), None, *framed(i, "pixels")] for i in first[:rows]
-    ]
-    heads = ["query", "", f"by {given.shown}", *[""] * (K - 1), "", "by pixels", *[""] * (K - 1)]
-    write_image(path, figures.sheet(table, column_labels=heads, pad=4))
+    first = np.unique(given.query_labels, return_index=True)[1]
+    nearest = {by: np.asarray(found[by].indices)[first] for by in (given.shown, "pixels")}
+    pictures = {by: [list(given.images[row]) for row in places] for by, places in nearest.items()}
+    classes = given.query_labels[first][:, None]
+    same = {by: given.labels[places] == classes for by, places in nearest.items()}
+    write_image(path, neighbor_sheet(list(given.queries[first]), pictures, same))
 
 
 def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
@@ -120,7 +111,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
         record[name] = {"images": len(given.images), "same_class_share": shares}
         told = ", ".join(f"{by} {share:.1%}" for by, share in shares.items())
         print(f"{name}: of the {K} nearest are of the same class: {told}", flush=True)
-        draw(out / f"{name}.png", given, found, rows=10)
+        draw(out / f"{name}.png", given, found)
     by_photo, by_digit = (record[name]["same_class_share"] for name in ("photos", "digits"))
     caption = (
         f"Nearest neighbours (Krizhevsky, Sutskever & Hinton, 2012): of the {K} nearest squares of other "

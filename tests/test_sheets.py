@@ -8,6 +8,8 @@ from vizsynth.sheets import (
     cut,
     filter_sheet,
     fitted,
+    laid_out,
+    neighbor_sheet,
     patch_sheet,
     raw_activation_sheet,
     relief,
@@ -92,3 +94,25 @@ def test_patches_stand_beside_their_maps() -> None:
     assert asked == [(4, 0), (4, 1), (9, 0)]
     assert both.shape[1] > alone.shape[1]
     assert alone.dtype == np.float32 and alone.min() >= 0 and alone.max() <= 1
+
+
+def test_neighbors_stand_beside_their_query_in_frames_that_tell_their_class() -> None:
+    blue = np.zeros((6, 6, 3)) + (0.1, 0.2, 0.9)  # no letter has it
+    queries, rows = [np.zeros((6, 6))] * 2, [[blue] * 3] * 2
+    same = {"layer": np.array([[True, False, True], [True, True, True]]), "pixels": np.zeros((2, 3), bool)}
+    made = neighbor_sheet(queries, {"layer": rows, "pixels": rows}, same)
+    green, red = (
+        (np.abs(made - color).max(axis=-1) < 0.01).sum() for color in ((0.2, 0.65, 0.3), (0.85, 0.15, 0.15))
+    )
+    assert (green, red) == (5 * (12 * 12 - 6 * 6), 7 * (12 * 12 - 6 * 6))
+    plain = neighbor_sheet(queries, {"layer": rows, "pixels": rows})
+    assert (np.abs(plain - (0.1, 0.2, 0.9)).max(axis=-1) < 0.01).sum() == 12 * 6 * 6
+
+
+def test_pictures_are_laid_into_their_cells() -> None:
+    pictures = [np.full((3, 3, 3), value) for value in (0.1, 0.2)]
+    made = laid_out(pictures, np.array([[1, 0], [0, 2]]), pad=0)
+    assert made.shape == (6, 9, 3)
+    np.testing.assert_allclose(made[3:, :3], 0.1)
+    np.testing.assert_allclose(made[:3, 6:], 0.2)
+    assert (made == 1).all(axis=-1).sum() == 6 * 9 - 2 * 9

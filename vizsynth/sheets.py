@@ -1,4 +1,4 @@
-"""Sheets of what inspection finds: filters, activations, patches. Arrays to pictures, on the host.
+"""Sheets of what inspection finds: filters, activations, patches, neighbours; pictures from arrays.
 
 Small tiles are enlarged by repeating their pixels, so that a weight or an activation stays a square.
 """
@@ -10,13 +10,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from vizsynth.figures import Picture, as_picture, caption, grid, heat
+from vizsynth.figures import Picture, as_picture, caption, frame, grid, heat, sheet
 from vizsynth.images import resize
 
 _MARGIN = 14
 _DEAD, _CONSTANT, _MARK = 0.0, 0.35, 0.9
+_SAME, _OTHER = (0.2, 0.65, 0.3), (0.85, 0.15, 0.15)
 Box = Sequence[int] | Int[np.ndarray, " 4"]
 
 
@@ -192,3 +193,52 @@ def patch_sheet(
     ]
     sheet = grid(cells, columns=columns, pad=_MARGIN)
     return np.pad(sheet, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=1)
+
+
+def neighbor_sheet(
+    queries: Sequence[ArrayLike],
+    found: Mapping[str, Sequence[Sequence[ArrayLike]]],
+    same: Mapping[str, Bool[np.ndarray, "q k"]] | None = None,
+    *,
+    title: str | None = None,
+) -> Picture:
+    """Set each query beside its neighbors: a row a query, what they were found by from left to right.
+
+    Args:
+        queries: q pictures.
+        found: by what they were found, and for each query the pictures of its k neighbors.
+        same: whether each neighbor is of its query's class: a green frame if so, else a red one; None draws
+            no frames.
+        title: above all.
+
+    >>> rows = [[np.zeros((8, 8))] * 2] * 3
+    >>> neighbor_sheet([np.zeros((8, 8))] * 3, {"a layer": rows, "pixels": rows}).shape[2]
+    3
+    """
+    table: list[list[ArrayLike | None]] = []
+    for i, query in enumerate(queries):
+        row: list[ArrayLike | None] = [query]
+        for by, pictures in found.items():
+            kinds = None if same is None else same[by][i].tolist()
+            row += [None, *(pictures[i] if kinds is None else map(_framed, pictures[i], kinds))]
+        table.append(row)
+    counts = {by: len(pictures[0]) for by, pictures in found.items()}
+    heads = ["query"] + [text for by, k in counts.items() for text in ("", f"by {by}", *[""] * (k - 1))]
+    return sheet(table, column_labels=heads, title=title, pad=4)
+
+
+def _framed(picture: ArrayLike, same: bool) -> Picture:
+    return frame(picture, _SAME if same else _OTHER)
+
+
+def laid_out(images: Sequence[ArrayLike], cells: Int[np.ndarray, "n 2"], *, pad: int = 2) -> Picture:
+    """Set pictures of one size into the cells of a grid, `(row, column)` each; other cells stay white.
+
+    >>> laid_out([np.zeros((4, 4))] * 2, np.array([[0, 0], [1, 2]])).shape
+    (10, 16, 3)
+    """
+    pictures = np.stack([as_picture(image) for image in images])
+    rows, columns = cells.max(axis=0) + 1
+    board = np.ones((rows * columns, *pictures.shape[1:]), np.float32)
+    board[cells[:, 0] * columns + cells[:, 1]] = pictures
+    return grid(board, columns=int(columns), pad=pad)

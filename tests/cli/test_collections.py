@@ -50,6 +50,19 @@ def test_neighbors_are_the_librarys(run: Run, folder: Path, tmp_path: Path) -> N
     assert json.loads(ran.out)["same_class_share"] == told["same_class_share"]
 
 
+def test_a_folder_that_has_changed_is_another(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "stripes")
+    assert run("neighbors", ".", "-k", "1", *SMALL, "-o", tmp_path / "out", "-q").code == 0
+    assert run("neighbors", ".", "-k", "1", *SMALL, "-o", tmp_path / "out", "-q").code == 0
+    (folder / "stripes" / "0.png").unlink()
+    assert "made from something else" in complaint(
+        run("neighbors", ".", "-k", "1", *SMALL, "-o", tmp_path / "out", "-q")
+    )
+    assert numbers(tmp_path / "out")["folder"]["name"] == "stripes"
+
+
 def test_photos_may_ask_for_neighbors(run: Run, folder: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = run("neighbors", folder / "stripes", "--query", photo, "-k", "3", *SMALL, "-o", out)

@@ -61,17 +61,21 @@ def command(
     import jax
 
     import vizsynth
-    from vizsynth.figures import grid, scatter
+    from vizsynth.figures import scatter
+    from vizsynth.sheets import laid_out
 
     common.need_extra("sklearn", "inspection")
     common.need_extra("matplotlib")
     if method != "tsne" and perplexity is not None:
         raise common.BadInput(f"{method} has no perplexity; leave it out, or give --method tsne")
     origin = {
-        "command": "embed", "folder": str(folder), "method": method, "perplexity": perplexity,
+        "command": "embed", "folder": folders.described_folder(folder),
+        "method": method, "perplexity": perplexity,
         "network": network, "weights": weights, "layer": layer, "size": size, "seed": seed,
     }  # fmt: skip
-    chosen = OutputFolder(out or Path("out") / f"{folder.name}-embedding", origin, overwrite=overwrite)
+    chosen = OutputFolder(
+        out or Path("out") / f"{folder.resolve().name}-embedding", origin, overwrite=overwrite
+    )
     chosen.check([PLANE, GRID])
     net = common.load_network(network, weights)
     layer = folders.descriptor_layer(net, layer)
@@ -95,9 +99,6 @@ def command(
     drawn = np.sort(np.random.default_rng(seed).permutation(n)[:most])
     pictures = folders.thumbnails([held.paths[i] for i in drawn], SMALL)
     cells = vizsynth.grid_layout(points[drawn])
-    rows, columns = cells.max(axis=0) + 1
-    board = np.ones((rows * columns, SMALL, SMALL, 3), np.float32)
-    board[cells[:, 0] * columns + cells[:, 1]] = pictures
     frames = None if held.labels is None else _colors(len(held.classes))[held.labels[drawn]]
     numbers: dict[str, Any] = {
         "layer": layer,
@@ -115,7 +116,7 @@ def command(
     }
     pictures_of = {
         PLANE: scatter(points[drawn], pictures, size=(SIDE, SIDE), frames=frames),
-        GRID: grid(board, columns=int(columns)),
+        GRID: laid_out(pictures, cells),
     }
     files = chosen.write(pictures_of, numbers)
     if as_json:

