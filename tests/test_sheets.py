@@ -97,7 +97,7 @@ def test_patches_stand_beside_their_maps() -> None:
 
 
 def test_neighbors_stand_beside_their_query_in_frames_that_tell_their_class() -> None:
-    blue = np.zeros((6, 6, 3)) + (0.1, 0.2, 0.9)  # no letter has it
+    blue = np.full((6, 6, 3), (0.1, 0.2, 0.9))  # no letter has it
     queries, rows = [np.zeros((6, 6))] * 2, [[blue] * 3] * 2
     same = {"layer": np.array([[True, False, True], [True, True, True]]), "pixels": np.zeros((2, 3), bool)}
     made = neighbor_sheet(queries, {"layer": rows, "pixels": rows}, same)

@@ -15,6 +15,7 @@ import vizsynth
 from vizsynth import training
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, ReLU, Sequential
 from vizsynth.training import Examples, fitting, freezing
+from vizsynth.training.history import best_epoch
 from vizsynth.transforms import Mirror, Noise, Sequence
 
 STACK = (Conv(4, batch_norm=True), ReLU(), Conv(5, batch_norm=True), ReLU(), GlobalMean(), Dense(3))
@@ -194,8 +195,8 @@ def test_the_best_epoch_is_the_most_accurate_then_the_surest_then_the_first() ->
         return training.Record(epoch, 0.1, 1.0, 0.5, loss, accuracy)
 
     history = [record(1, 0.9, 0.5), record(2, 0.8, 0.7), record(3, 0.7, 0.7), record(4, 0.7, 0.7)]
-    assert fitting.best_epoch(history) == history[2]
-    assert fitting.best_epoch(history[:0]) is None
+    assert best_epoch(history) == history[2]
+    assert best_epoch(history[:0]) is None
 
 
 # Rates -----------------------------------------------------------------------------------

@@ -11,10 +11,8 @@ training that was killed goes on from its last checkpoint to the history it woul
 """
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -28,32 +26,17 @@ from jaxtyping import Array, Float, Int
 from vizsynth import ascent
 from vizsynth import ops as arithmetic
 from vizsynth.chunks import check_count
-from vizsynth.entry import as_network, as_pytree
+from vizsynth.entry import as_pytree
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
+from vizsynth.training.history import Record, best_epoch, is_over, records, write_history
+from vizsynth.training.predictions import as_float, dtype_of, logits_of, predict, read_ahead
 from vizsynth.training.schedules import Optimizer, Schedule, adamw, cosine, rates
-from vizsynth.training.statistics import Statistics, at_least_single, in_training, with_statistics
+from vizsynth.training.statistics import Statistics, in_training, with_statistics
 from vizsynth.transforms import none, transformed
 from vizsynth.types import Key
 
 HISTORY = "history.json"
-AHEAD = 2  # batches that are read while a step is taken
-
-
-class Record(NamedTuple):
-    """What an epoch gave."""
-
-    epoch: int
-    """From 1 on."""
-    learning_rate: float
-    """At the epoch's last step."""
-    loss: float
-    """The mean over the epoch's batches, each before its step and as it was changed."""
-    accuracy: float
-    """The share of them that was told right."""
-    validation_loss: float | None
-    """At the epoch's end."""
-    validation_accuracy: float | None
 
 
 class Tally(NamedTuple):
@@ -109,32 +92,6 @@ class Diverged(FloatingPointError):
     """The loss became NaN or infinite."""
 
 
-class Predictions(NamedTuple):
-    """What a network says of labelled images."""
-
-    logits: Float[np.ndarray, "n classes"]
-    labels: Int[np.ndarray, " n"]
-    """The true ones."""
-
-    @property
-    def loss(self) -> float:
-        """The mean cross entropy."""
-        wide = self.logits.astype(np.float64)
-        top = wide.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(wide - top).sum(axis=1)) + top[:, 0]
-        return float((log_total - wide[np.arange(len(wide)), self.labels]).mean())
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Which were told right."""
-        return self.logits.argmax(axis=1) == self.labels
-
-    @property
-    def accuracy(self) -> float:
-        """The share that was told right."""
-        return float(self.correct.mean())
-
-
 # One step ---------------------------------------------------------------------------
 
 
@@ -145,15 +102,6 @@ class _Moving(NamedTuple):
     memory: Any
     tally: Tally
     step: Int[Array, ""]
-
-
-def _dtype(net: Any) -> Any:
-    found = [leaf.dtype for leaf in jax.tree.leaves(net) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return at_least_single(found[0]) if found else jnp.dtype(jnp.float32)
-
-
-def _as_float(images: Array, dtype: Any) -> Array:
-    return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
 def _weights(net: Any, frozen: Sequence[str]) -> list[Array]:
@@ -185,9 +133,9 @@ def _step(
     frozen: tuple[str, ...],
 ) -> _Moving:
     net = moving.net
-    dtype = _dtype(net)
+    dtype = dtype_of(net)
     keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
-    x = transformed(augment, keys, _as_float(images, dtype))
+    x = transformed(augment, keys, as_float(images, dtype))
 
     def loss(weights: list[Array]) -> tuple[Array, tuple[dict[str, Statistics], Array]]:
         seen: dict[str, Statistics] = {}
@@ -209,104 +157,6 @@ def _step(
         moving.tally.examples + size,
     )
     return _Moving(net, memory, tally, moving.step + 1)
-
-
-# What it says -----------------------------------------------------------------------
-
-
-@jax.jit
-def _logits(net: Any, images: Array) -> Array:
-    return net(_as_float(images, _dtype(net)))
-
-
-def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:
-    """Return what a network says of labelled images, each by itself; `.accuracy` and `.loss` sum it up.
-
-    Args:
-        net: a classifier.
-        data: `Examples`, or any source of labelled images.
-        batch_size: how many images at once.
-
-    Returns:
-        The logits and the true labels.
-
-    Raises:
-        TypeError, ValueError: what is no set of labelled images; labels that are no classes of net's.
-
-    Example:
-        >>> import jax, numpy as np, vizsynth
-        >>> from vizsynth.models.sequential import Dense, GlobalMean
-        >>> net = vizsynth.models.sequential([GlobalMean(), Dense(2)], (4, 4, 3), key=jax.random.key(0))
-        >>> data = vizsynth.Examples(np.zeros((3, 4, 4, 3), np.uint8), np.array([0, 1, 1]), ("a", "b"))
-        >>> vizsynth.predict(net, data).logits.shape
-        (3, 2)
-    """
-    check_count(batch_size, "batch_size")
-    examples.check(data, net)
-    net = as_network(net)
-    n = len(data.labels)
-    places = [np.arange(n)[i : i + batch_size] for i in range(0, n, batch_size)]
-    logits, labels = [], []
-    for images, true in _read_ahead(data, places):
-        padding = ((0, min(batch_size, n) - len(images)), *[(0, 0)] * 3)  # so that it is one program
-        logits.append(np.asarray(_logits(net, np.pad(images, padding)))[: len(images)])
-        labels.append(true)
-    return Predictions(np.concatenate(logits), np.concatenate(labels))
-
-
-def _read_ahead(
-    data: Any, places: Sequence[np.ndarray] | np.ndarray
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Give the batches at these places, the next ones being read meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-        coming = [reader.submit(data.read, at) for at in places[:AHEAD]]
-        try:
-            for i in range(len(places)):
-                images, labels = coming.pop(0).result()
-                if i + AHEAD < len(places):
-                    coming.append(reader.submit(data.read, places[i + AHEAD]))
-                yield np.asarray(images), np.asarray(labels)
-        finally:
-            reader.shutdown(wait=True, cancel_futures=True)
-
-
-# History ----------------------------------------------------------------------------
-
-
-def _records(history: Array) -> tuple[Record, ...]:
-    known = [
-        [None if np.isnan(v) else float(str(v)) for v in row] for row in np.asarray(history)
-    ]  # 0.4, not 0.4000000059
-    return tuple(Record(i, *row) for i, row in enumerate(known, start=1) if row[0] is not None)  # type: ignore
-
-
-def best_epoch(history: Sequence[Record]) -> Record | None:
-    """Return the epoch of the highest validation accuracy, of the lowest loss among equals, the first of all.
-
-    Without validation it is the last one.
-    """
-    if not history or history[-1].validation_accuracy is None:
-        return history[-1] if history else None
-    return max(history, key=lambda r: (r.validation_accuracy, -(r.validation_loss or 0.0), -r.epoch))
-
-
-def _is_over(history: Sequence[Record], epochs: int, patience: int | None) -> bool:
-    best = best_epoch(history)
-    waited = 0 if best is None else history[-1].epoch - best.epoch
-    return len(history) == epochs or (patience is not None and waited >= patience)
-
-
-def write_history(path: str | Path, history: Sequence[Record]) -> None:
-    """Write the records as JSON, whole or not at all."""
-    path = Path(path)
-    written = path.with_suffix(".new")
-    written.write_text(json.dumps([r._asdict() for r in history], indent=1) + "\n")
-    written.replace(path)
-
-
-def read_history(path: str | Path) -> tuple[Record, ...]:
-    """Read the records that `write_history` wrote."""
-    return tuple(Record(**fields) for fields in json.loads(Path(path).read_text()))
 
 
 # The training -----------------------------------------------------------------------
@@ -342,7 +192,7 @@ def _check_fit(
             raise ValueError("patience needs validation: training.split(data, 0.1, key=...) holds some out")
     freezing.check(net, frozen)
     images, _ = data.read(np.arange(1))
-    jax.eval_shape(_logits, net, jax.ShapeDtypeStruct(images.shape, images.dtype))  # large enough for it?
+    jax.eval_shape(logits_of, net, jax.ShapeDtypeStruct(images.shape, images.dtype))  # large enough for it?
 
 
 def fit(
@@ -428,7 +278,7 @@ def fit(
     steps = per_epoch * epochs
     rate = np.asarray(rates(schedule, learning_rate, steps))
     order_key, augment_key = jax.random.split(key)
-    dtype = _dtype(net)
+    dtype = dtype_of(net)
 
     def begin() -> State:
         start = jax.tree.map(jnp.copy, net)
@@ -451,17 +301,17 @@ def fit(
         nonlocal saved
         if folder is not None:
             ascent.save(folder, state, told)
-            write_history(Path(folder) / HISTORY, _records(state.history))
+            write_history(Path(folder) / HISTORY, records(state.history))
             saved = time.monotonic()
 
     saved = time.monotonic()
-    history = _records(state.history)
+    history = records(state.history)
     stopped = False
-    while not _is_over(history, epochs, patience) and not stopped:
+    while not is_over(history, epochs, patience) and not stopped:
         epoch, first = len(history), int(state.step) % per_epoch
         places = _batches(order_key, epoch, n, size)
         this_key = jax.random.fold_in(augment_key, epoch)
-        batches = _read_ahead(data, places[first:])
+        batches = read_ahead(data, places[first:])
         for i, (images, labels) in enumerate(batches, start=epoch * per_epoch + first):
             moving = _step(
                 _Moving(state.net, state.memory, state.tally, state.step),
@@ -479,9 +329,9 @@ def fit(
             mean = state.tally.loss / state.tally.examples
             if (i + 1) % per_epoch == 0:
                 state = _end_epoch(state, epoch, float(rate[i]), validation, batch_size)
-                history = _records(state.history)
+                history = records(state.history)
             stopped = watch is not None and bool(watch(Progress(i + 1, steps, epoch + 1, mean, history)))
-            over = _is_over(history, epochs, patience)
+            over = is_over(history, epochs, patience)
             if over or stopped or time.monotonic() - saved >= save_every:
                 if not np.isfinite(float(mean)):
                     raise _diverged(epoch + 1)
@@ -491,7 +341,7 @@ def fit(
                 break
     best = best_epoch(history)
     net = state.net if best is None or state.best is None else state.best
-    return Fitted(net, history, best, _is_over(history, epochs, patience), state)
+    return Fitted(net, history, best, is_over(history, epochs, patience), state)
 
 
 def _batches(key: Key, epoch: int, n: int, batch_size: int) -> Int[np.ndarray, "batches b"]:
@@ -510,7 +360,7 @@ def _end_epoch(state: State, epoch: int, rate: float, validation: Any, batch_siz
     dtype = state.history.dtype
     history = state.history.at[epoch].set(jnp.asarray(row, dtype))
     best = state.best
-    chosen = best_epoch(_records(history))
+    chosen = best_epoch(records(history))
     if validation is not None and chosen is not None and chosen.epoch == epoch + 1:
         best = jax.tree.map(jnp.copy, state.net)
     return state._replace(history=history, best=best, tally=_nothing(dtype))
