@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from vizsynth.chunks import each
 from vizsynth.types import Key, Synthesis
 
 Objective = Callable[[Any, Key], Float[Array, ""]]
@@ -113,6 +114,29 @@ def run(
         return kept, jnp.where(good, -value, jnp.full_like(value, jnp.nan))
 
     return jax.lax.scan(step, state, None, length=steps)
+
+
+def run_each(
+    one: Callable[[Any], tuple[State, Array]], runs: Any, batch_size: int | None = None
+) -> tuple[State, Float[Array, "n steps"]]:
+    """Return `one(run)` of each run, stacked: `batch_size` together, by default all.
+
+    Where the optimizer searches along a line, pictures are made one after another: together they would all
+    take as many evaluations as the slowest of them, and the branches that none of them needs as well.
+
+    Args:
+        one: takes a run's state, or a tuple of it and whatever else is of this run alone.
+        runs: the same, `[n, ...]`.
+        batch_size: how many at once.
+    """
+    state = runs if isinstance(runs, State) else runs[0]
+    together = 1 if _search(state.memory) else batch_size or state.step.shape[0]
+    return each(one, runs, together)
+
+
+def _search(memory: Any) -> bool:
+    """Tell whether an optimizer's memory is one of a line search."""
+    return bool(optax.tree.get_all_with_path(memory, "num_linesearch_steps"))
 
 
 def _value_and_grad(loss: Callable[[Any], Array], state: State) -> tuple[Array, Any]:

@@ -64,10 +64,16 @@ def masked_sum(values: Array, valid: Bool[Array, " b"]) -> Array:
 def each(function: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     """Return function(xs[i]) for all i, stacked, `batch_size` at a time.
 
+    One at a time is without `vmap`, under which both branches of every condition are evaluated.
+
     >>> import jax.numpy as jnp
     >>> each(lambda x: x * x, jnp.arange(5), batch_size=2)
     Array([ 0,  1,  4,  9, 16], dtype=int32)
     """
+    if jax.tree.leaves(xs)[0].shape[0] == 1:
+        return jax.tree.map(lambda y: y[None], function(jax.tree.map(lambda x: x[0], xs)))
+    if batch_size == 1:
+        return jax.lax.map(function, xs)
     return in_groups(jax.vmap(function), xs, batch_size)
 
 

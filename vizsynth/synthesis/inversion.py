@@ -244,7 +244,9 @@ def invert(
     def picture(params: Any) -> Image:
         return parametrization.decode(params, size).astype(images.dtype)
 
-    def one(state: ascent.State, wanted: Array) -> tuple[ascent.State, Array]:
+    def one(run: tuple[ascent.State, Array]) -> tuple[ascent.State, Array]:
+        state, wanted = run
+
         def objective(params: Any, key: Key) -> Array:
             del key
             weights = {"alpha": alpha, "alpha_weight": alpha_weight, "beta": beta, "tv_weight": tv_weight}
@@ -255,7 +257,7 @@ def invert(
 
     if state is None:
         state = jax.vmap(begin)(keys_for(cast(Keys, key), len(images)))
-    state, trace = jax.vmap(one)(state, wanted)
+    state, trace = ascent.run_each(one, (state, wanted))
     return Synthesis(jnp.clip(jax.vmap(picture)(state.params), 0, 1), -trace, state)
 
 

@@ -165,7 +165,7 @@ def maximize(
 
         return ascent.run(objective, optimizer, state, steps, stochastic=stochastic)
 
-    state, trace = chunks.each(one, (state, each), batch_size or n)
+    state, trace = ascent.run_each(one, (state, each), batch_size)
     images = jax.vmap(lambda params: parametrization.decode(params, shape))(state.params)
     return Synthesis(jnp.clip(images, 0, 1), trace, state)
 

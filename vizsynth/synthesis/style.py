@@ -323,7 +323,7 @@ def transfer_style(
     if state is None:
         keys = cast(Any, key)
         state = jax.vmap(begin)(keys_for(keys, keys.shape[0] if keys.ndim else 1))
-    state, trace = jax.vmap(one)(state)
+    state, trace = ascent.run_each(one, state)
 
     def result(state: ascent.State) -> Image:
         if average is None:

@@ -289,5 +289,5 @@ def synthesize_texture(
     if state is None:
         keys = cast(Any, key)
         state = jax.vmap(begin)(keys_for(keys, keys.shape[0] if keys.ndim else 1))
-    state, trace = jax.vmap(one)(state)
+    state, trace = ascent.run_each(one, state)
     return Synthesis(jnp.clip(jax.vmap(picture)(state.params), 0, 1), -trace, state)
