@@ -33,6 +33,8 @@ class Figure(NamedTuple):
     needs: tuple[str, ...] = ()
     network: bool = False
     """Whether it takes another network where VGG-16's weights are missing."""
+    rows: tuple[str, ...] = ()
+    """Which rows of the index of figures it shows."""
 
 
 THEMES: dict[str, tuple[Figure, ...]] = {
@@ -168,7 +170,8 @@ def run(out: Path, names: Sequence[str] = (), *, quick: bool = False, seed: int 
         else:
             failed[figure.name] = last_line(folder / LOG)
             print(f"{head}: FAILED", flush=True)
-    page = gallery.build(out, {theme: [(f.name, f.title) for f in of] for theme, of in THEMES.items()})
+    entries = {t: [gallery.Entry(f.name, f.title, f.rows) for f in of] for t, of in THEMES.items()}
+    page = gallery.build(out, entries)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason} (all of it: {out / name / LOG})", file=sys.stderr)
     print(f"the page: {page}")

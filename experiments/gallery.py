@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -13,8 +13,19 @@ LOG, MADE, PAGE = "log.txt", "made.json", "index.html"
 TEMPLATE = Path(__file__).with_name("gallery.html.j2")
 
 
-def described(out: Path, name: str, title: str) -> dict[str, Any] | None:
+class Entry(NamedTuple):
+    """A figure as the page lists it."""
+
+    name: str
+    """The folder that it lies in."""
+    title: str
+    rows: tuple[str, ...] = ()
+    """Which rows of the index it shows."""
+
+
+def described(out: Path, entry: Entry) -> dict[str, Any] | None:
     """Return what the page says of a figure; None where it was not made."""
+    name, title, _ = entry
     folder = out / name
     if not (folder / MADE).is_file():
         return None
@@ -54,13 +65,19 @@ def linked(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', safe)
 
 
-def build(out: Path, themes: Mapping[str, Sequence[tuple[str, str]]]) -> Path:
-    """Write the page of all figures that are in the folder; return its path."""
+def build(out: Path, themes: Mapping[str, Sequence[Entry]], *, rows: Mapping[str, str] | None = None) -> Path:
+    """Write the page of all figures that are in the folder; return its path.
+
+    Args:
+        out: the folder of figures' folders.
+        themes: which figures, in order.
+        rows: what each row of the index says.
+    """
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {
-        theme: [found for name, title in figures if (found := described(out, name, title)) is not None]
+        theme: [found for entry in figures if (found := described(out, entry)) is not None]
         for theme, figures in themes.items()
     }
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -101,7 +101,8 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
         write_image(tmp_path / name / "part_of-it.png", np.zeros((5, 7, 3)))
         (tmp_path / name / "caption.md").write_text("Said by `code` & [a link](https://example.org/x). More.")
         (tmp_path / name / "made.json").write_text(json.dumps({"command": f"python {name}", "seconds": 2}))
-    page = gallery.build(tmp_path, {"All": [("one", "One"), ("two", "Two"), ("three", "Three")]}).read_text()
+    entries = [gallery.Entry("one", "One"), gallery.Entry("two", "Two"), gallery.Entry("three", "Three")]
+    page = gallery.build(tmp_path, {"All": entries}).read_text()
     shown = re.findall(r'<img src="([^"]+)" alt="([^"]+)" width="7" height="5"', page)
     assert [path for path, _ in shown] == ["one/part_of-it.png", "two/part_of-it.png"]
     assert all(alt.startswith(("One, part of it: ", "Two, part of it: ")) for _, alt in shown)
