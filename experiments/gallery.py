@@ -1,16 +1,18 @@
-"""The page that shows the figures: static, beside them, without a server or a network."""
+"""The page of all figures: what lies in their folders, collected."""
 
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
+from vizsynth.page import Comparison, Figure, Picture, write_page
+
 LOG, MADE, PAGE = "log.txt", "made.json", "index.html"
-TEMPLATE = Path(__file__).with_name("gallery.html.j2")
+COMPARE, LABELS = "compare", "labels.json"
+TITLE = "vizsynth: the figures"
 
 
 class Entry(NamedTuple):
@@ -23,46 +25,56 @@ class Entry(NamedTuple):
     """Which rows of the index it shows."""
 
 
-def described(out: Path, entry: Entry) -> dict[str, Any] | None:
+def described(out: Path, entry: Entry) -> Figure | None:
     """Return what the page says of a figure; None where it was not made."""
-    name, title, _ = entry
-    folder = out / name
+    folder = out / entry.name
     if not (folder / MADE).is_file():
         return None
     made = json.loads((folder / MADE).read_text())
     caption = (folder / "caption.md").read_text(encoding="utf-8").strip()
-    first = re.split(r"(?<=[^A-Z])\. ", caption)[0]
+    first = re.split(r"(?<=[^A-Z])\. ", caption)[0]  # Doe, J. is no end
     pictures = []
     for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as image:
-            width, height = image.size
         part = re.sub(r"[_-](?!\d)", " ", path.stem)  # squeezenet1_1 is a name
-        pictures.append(
-            {
-                "path": f"{name}/{path.name}",
-                "width": width,
-                "height": height,
-                "part": part,
-                "alt": f"{title}, {part}: {first}",
-            }
-        )
-    record = next((p.name for p in (folder / f"{name}.json",) if p.is_file()), None)
-    return {
-        "name": name,
-        "title": title,
-        "caption": linked(caption),
-        "pictures": pictures,
-        "record": f"{name}/{record}" if record else None,
-        "command": made["command"],
-        "seconds": made["seconds"],
-    }
+        pictures.append(Picture(f"{entry.name}/{path.name}", part, f"{entry.title}, {part}: {first}"))
+    record = f"{entry.name}/{entry.name}.json"
+    return Figure(
+        entry.name,
+        entry.title,
+        caption,
+        pictures,
+        record=record if (out / record).is_file() else None,
+        command=made["command"],
+        seconds=made["seconds"],
+        rows=entry.rows,
+    )
 
 
-def linked(text: str) -> str:
-    """Return a caption as HTML: Markdown's code and links, all else as it is written."""
-    safe = html.escape(text, quote=False)
-    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
-    return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', safe)
+def comparisons(out: Path, entries: Sequence[Entry]) -> list[Comparison]:
+    """Return what figures have laid down to be compared: of each photo one comparison, of all of them.
+
+    A figure lays down `compare/PHOTO/labels.json`, which says by the stems of the pictures beside it, all of
+    one size, what they are; the first is the photo. One of another size than those of the figures before
+    is a comparison by itself.
+    """
+    found: dict[tuple[str, tuple[int, int]], dict[str, Picture]] = {}
+    for entry in entries:
+        for labels in sorted((out / entry.name / COMPARE).glob(f"*/{LABELS}")):
+            photo, named = labels.parent.name, json.loads(labels.read_text(encoding="utf-8"))
+            place = f"{entry.name}/{COMPARE}/{photo}"
+            first = next(iter(named))
+            with Image.open(out / place / f"{first}.png") as image:
+                layers = found.setdefault((photo, image.size), {})
+            for stem, label in named.items():
+                if stem == first and layers:
+                    continue  # the photo is there
+                told = f"{label} ({entry.title})" if label in layers else label
+                layers[told] = Picture(f"{place}/{stem}.png", told, f"{photo}: {told}")
+    photos = [photo for photo, _ in found]
+    return [
+        Comparison(photo if photos.count(photo) == 1 else f"{photo}, {width}x{height}", list(layers.values()))
+        for (photo, (width, height)), layers in found.items()
+    ]
 
 
 def build(out: Path, themes: Mapping[str, Sequence[Entry]], *, rows: Mapping[str, str] | None = None) -> Path:
@@ -73,19 +85,11 @@ def build(out: Path, themes: Mapping[str, Sequence[Entry]], *, rows: Mapping[str
         themes: which figures, in order.
         rows: what each row of the index says.
     """
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = {
-        theme: [found for entry in figures if (found := described(out, entry)) is not None]
-        for theme, figures in themes.items()
+    made = {
+        theme: [(entry, figure) for entry in of if (figure := described(out, entry)) is not None]
+        for theme, of in themes.items()
     }
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        themes={theme: figures for theme, figures in shown.items() if figures}
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    page = out / PAGE
-    written = page.with_suffix(".new")
-    written.write_text(text, encoding="utf-8")
-    written.replace(page)
-    return page
+    entries = [entry for of in made.values() for entry, _ in of]
+    figures = {theme: [figure for _, figure in of] for theme, of in made.items()}
+    write_page(out / PAGE, TITLE, figures, comparisons(out, entries), rows=rows)
+    return out / PAGE

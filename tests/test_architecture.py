@@ -18,7 +18,7 @@ LAYERS = (
     ("priors", "transforms", "parametrizations", "updates", "colors", "fields"),
     ("rules", "ascent", "models", "winograd", "incremental", "parts"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
-    ("files", "figures", "planted", "datasets", "sheets"),
+    ("files", "figures", "page", "planted", "datasets", "sheets"),
     ("api", "cli"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

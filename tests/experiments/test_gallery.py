@@ -110,3 +110,43 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!example)', page)
     assert "Three" not in page
     assert set(re.findall(r'href="#([^"]+)"', page)) == set(re.findall(r'<section id="([^"]+)"', page))
+
+
+def test_photos_that_several_figures_explain_are_compared_once(tmp_path: Path) -> None:
+    def lay(name: str, of: str, size: tuple[int, int], **labels: str) -> None:
+        folder = tmp_path / name / "compare" / of
+        for stem in labels:
+            write_image(folder / f"{stem}.png", np.zeros((*size, 3)))
+        (folder / "labels.json").write_text(json.dumps(labels))
+        (tmp_path / name / "caption.md").write_text("Said.")
+        (tmp_path / name / "made.json").write_text(json.dumps({"command": f"python {name}", "seconds": 2}))
+
+    lay("one", "cat", (5, 7), photo="the photo", saliency="saliency")
+    lay("one", "dog", (5, 7), photo="the photo", saliency="saliency")
+    lay("two", "cat", (5, 7), photo="the photo", lrp="LRP", other="saliency")
+    lay("three", "cat", (6, 8), photo="the photo", lrp="LRP")
+    entries = [gallery.Entry(name, name.title()) for name in ("one", "two", "three")]
+    found = {c.title: [(p.path, p.label) for p in c.layers] for c in gallery.comparisons(tmp_path, entries)}
+    assert found == {
+        "cat, 7x5": [
+            ("one/compare/cat/photo.png", "the photo"),
+            ("one/compare/cat/saliency.png", "saliency"),
+            ("two/compare/cat/lrp.png", "LRP"),
+            ("two/compare/cat/other.png", "saliency (Two)"),
+        ],
+        "dog": [("one/compare/dog/photo.png", "the photo"), ("one/compare/dog/saliency.png", "saliency")],
+        "cat, 8x6": [("three/compare/cat/photo.png", "the photo"), ("three/compare/cat/lrp.png", "LRP")],
+    }
+    page = gallery.build(tmp_path, {"All": entries}).read_text()
+    assert page.count('<option value="') == 3
+
+
+def test_rows_lead_to_their_figures(tmp_path: Path) -> None:
+    write_image(tmp_path / "one" / "a.png", np.zeros((5, 7, 3)))
+    (tmp_path / "one" / "caption.md").write_text("Said.")
+    (tmp_path / "one" / "made.json").write_text(json.dumps({"command": "python one", "seconds": 2}))
+    entries = [gallery.Entry("one", "One", ("S1", "B2")), gallery.Entry("two", "Two", ("S2",))]
+    rows = {"S1": "this & that", "S2": "another", "B2": "more"}
+    page = gallery.build(tmp_path, {"All": entries}, rows=rows).read_text()
+    listed = re.findall(r'<th scope="row">(\w+)</th><td>([^<]+)</td>\s*<td>(?:<a href="#(\w+)">|not)', page)
+    assert listed == [("S1", "this &amp; that", "one"), ("S2", "another", ""), ("B2", "more", "one")]
