@@ -157,7 +157,8 @@ def seen(what: Any) -> np.ndarray:
 
 def changed(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Return where, as fractions of the width, the columns begin and end that have changed."""
-    columns = np.flatnonzero((np.abs(before - after) > 8).any(axis=(0, 2)))
+    other = (np.abs(before - after) > 8).any(axis=2)
+    columns = np.flatnonzero(other.mean(axis=0) > 0.1)  # a row at the edge may be another after scrolling
     assert columns.size, "nothing has changed"
     return columns[0] / before.shape[1], (columns[-1] + 1) / before.shape[1]
 
@@ -312,7 +313,7 @@ def test_a_picture_is_seen_large_by_keys(opened: Open, device: str) -> None:
     assert shown.get_attribute("src") == paths[-1]
     page.keyboard.press("Escape")
     assert not shown.is_visible()
-    assert page.evaluate("document.activeElement.querySelector('img').src") == paths[-1]
+    page.wait_for_function("path => document.activeElement.querySelector('img')?.src === path", arg=paths[-1])
 
 
 @pytest.mark.parametrize("device", SIZES)
