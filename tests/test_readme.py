@@ -5,26 +5,17 @@ import shlex
 from pathlib import Path
 
 import pytest
+from documents import ROOT, calls, execute
 
 import vizsynth
 from vizsynth.cli import COMMANDS
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks("python"):  # a step of what takes many, on small pictures
-        block = re.sub(r"(visualize_.*key=key)\)", r"\1, size=64)", block).replace(", 227)", ", 96)")
-        exec(re.sub(r"(key=key.*)\)\.images", r"\1, steps=1).images", block), names)
+    execute(README, tmp_path, monkeypatch)
     assert (tmp_path / "out" / "grad_cam.png").is_file()
 
 
@@ -55,11 +46,9 @@ def test_its_links_and_pictures_exist() -> None:
 def test_its_commands_and_options_exist() -> None:
     from vizsynth.cli import group
 
-    lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
-    steps = [step.strip().removeprefix(".venv/bin/") for line in lines for step in line.split("&&")]
-    calls = [shlex.split(step) for step in steps if step.startswith("vizsynth ")]
-    assert len(calls) > 5
-    for call in calls:
+    found = [shlex.split(call) for call in calls(README)]
+    assert len(found) > 5
+    for call in found:
         assert call[0] == "vizsynth" and call[1] in COMMANDS, call
         command = group.commands[call[1]]
         known = {name for parameter in command.params for name in parameter.opts}
