@@ -1,0 +1,137 @@
+"""What the scripts that explain photos share: the photos, the maps of each method, sheets and comparisons.
+
+For each photo the pictures also go to `compare/PHOTO/`, all of its size: the page lays two over each other.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import vizsynth
+from experiments import figure
+from experiments.figure import PHOTOS, WEIGHTS
+from vizsynth import figures
+from vizsynth.files import read_image, write_image
+from vizsynth.images import upsample
+
+DEFAULT = (PHOTOS / "chelsea.jpg", PHOTOS / "coffee.jpg", PHOTOS / "flower.jpg")
+Look = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(photo, a map of its size) -> a picture."""
+
+
+def bright(photo: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Show how large each value is, whatever its sign; the largest percent is cut."""
+    del photo
+    return figures.heat(figures.clip_percentile(np.abs(heatmap)), colormap="inferno")
+
+
+def red_and_blue(photo: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Show what speaks for the class in red, against it in blue; the largest percent is cut."""
+    del photo
+    return figures.signed(figures.clip_percentile(heatmap))
+
+
+def over_photo(photo: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Lay what speaks for the class over the photo."""
+    return figures.overlay(photo, heatmap, alpha=0.4, colormap="jet")
+
+
+class Method(NamedTuple):
+    """A method, what is asked of it, and how its map is shown."""
+
+    maps: Callable[[Any, Array, Array], Array]
+    """(net, images, labels) -> `[n, h, w]` or `[n, h, w, 3]`."""
+    look: Look
+
+
+def parser(doc: str | None, name: str) -> Any:
+    """Return the parser of a script that explains photos."""
+    made = figure.options(doc, name, quick="one photo, small, few samples")
+    made.add_argument("--network", choices=tuple(WEIGHTS), default="squeezenet1_1")
+    made.add_argument("--images", type=Path, nargs="+", default=DEFAULT, metavar="PHOTO")
+    return made
+
+
+def flat(maps: Array) -> Array:
+    """Return a number a pixel: the sum of the channels."""
+    return maps.sum(axis=-1) if maps.ndim == 4 else maps
+
+
+def explain(
+    out: Path,
+    name: str,
+    net: Any,
+    paths: Sequence[Path],
+    methods: Mapping[str, Method],
+    *,
+    side: int,
+    rows: int = 1,
+) -> dict[str, Any]:
+    """Explain each photo's likeliest class by each method; draw `NAME.png`; return the numbers.
+
+    Args:
+        out: the script's folder.
+        name: of the sheet.
+        net: a network with classes.
+        paths: the photos, each cut to a square.
+        methods: by what they are called.
+        side: of the photos.
+        rows: into how many rows the methods of a photo are broken.
+    """
+    probabilities = jax.jit(lambda net, x: jax.nn.softmax(net(x)))
+    cells: list[list[np.ndarray | None]] = []
+    names, numbers = [], {}
+    for path in paths:
+        photo = read_image(path, (side, side))
+        p = np.asarray(probabilities(net, photo[None])[0])
+        label = int(p.argmax())
+        pictures, ranges = {"the photo": np.asarray(photo)}, {}
+        for method, (maps, look) in methods.items():
+            began = time.perf_counter()
+            found = np.asarray(flat(maps(net, photo[None], jnp.asarray([label]))))[0]
+            seconds = round(time.perf_counter() - began, 1)
+            large = np.asarray(upsample(jnp.asarray(found), (side, side)))
+            pictures[method] = look(np.asarray(photo), large)
+            ranges[method] = {"min": float(found.min()), "max": float(found.max()), "seconds": seconds}
+            print(f"{path.stem:12} {method:28} {ranges[method]['min']:+.3g} to {ranges[method]['max']:+.3g}")
+        compare(out / "compare" / path.stem, pictures)
+        shown: list[np.ndarray | None] = [
+            figures.caption(picture, text) for text, picture in pictures.items()
+        ]
+        columns = -(-len(shown) // rows)
+        cells += [shown[i : i + columns] for i in range(0, len(shown), columns)]
+        names.append(f"{path.stem}: {net.labels[label]} ({p[label]:.0%})")
+        numbers[path.stem] = {
+            "label": label,
+            "class": net.labels[label],
+            "p": float(p[label]),
+            "maps": ranges,
+        }
+    labels = [text for text in names for text in (text, *[""] * (rows - 1))]
+    write_image(out / f"{name}.png", figures.sheet(cells, row_labels=labels))
+    return numbers
+
+
+def compare(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
+    """Write pictures of one size, and what each is called."""
+    labels = {}
+    for text, picture in pictures.items():
+        stem = "".join(c if c.isalnum() else "-" for c in text.lower()) if labels else "photo"
+        write_image(folder / f"{stem}.png", picture)
+        labels[stem] = text
+    (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n")
+
+
+def load(network: str) -> Any:
+    """Return a network that has classes, or say which have."""
+    net = vizsynth.load(network, weights=WEIGHTS[network])
+    if not net.labels:
+        raise SystemExit(f"{network}: its weights are a trunk's, without classes; squeezenet1_1 has them")
+    return net
