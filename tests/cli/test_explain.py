@@ -256,7 +256,7 @@ def test_a_trunk_has_no_classes(run: Run, photo: Path, tmp_path: Path) -> None:
 def test_folders_that_cannot_be_written_fail_before_anything_is_computed(
     run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setattr(explain, "_probabilities", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(explain, "probabilities_of", lambda *_: pytest.fail("computed"))
     (tmp_path / "a file").write_text("text")
     line = complaint(run("explain", photo, "-o", tmp_path / place, *SMALL))
     assert "choose another --out" in line
@@ -310,7 +310,7 @@ def test_bugs_are_one_line_unless_asked_for(
     def broken(*_: object) -> None:
         raise KeyError("deep inside")
 
-    monkeypatch.setattr(explain, "_probabilities", broken)
+    monkeypatch.setattr(explain, "probabilities_of", broken)
     arguments = ("explain", photo, "-o", tmp_path / "out", *SMALL)
     assert "VIZSYNTH_DEBUG=1" in complaint(run(*arguments), code=1)
     monkeypatch.setenv("VIZSYNTH_DEBUG", "1")

@@ -31,6 +31,7 @@ COMMANDS = (
     "neighbors",
     "networks",
     "patches",
+    "report",
     "segment",
     "style",
     "stylize",

@@ -36,9 +36,7 @@ def comparison(
     labels, ranges = ["photo"], [""]
     for method in methods:
         raw = maps[method.name]
-        flat = [m.sum(axis=-1) if m.ndim == 3 else m for m in raw]
-        if method.figure == "relief":
-            flat = [m - m.min() for m in flat]
+        flat = [one_a_pixel(method, m) for m in raw]
         large = [np.asarray(upsample(jnp.asarray(m), photo.shape[:2])) for m in flat]
         limit = float(np.percentile(np.abs(large), BRIGHTEST)) or 1.0
         shown = [np.asarray(upsample(jnp.asarray(m), size)) / limit for m in flat]
@@ -50,3 +48,9 @@ def comparison(
     heads = [*classes, f"{classes[0]}, over the photo"]
     rows[0] += [None] * (len(heads) - 1)
     return sheet(rows, row_labels=labels, column_labels=heads, captions=ranges, title=title)
+
+
+def one_a_pixel(method: Method, raw: np.ndarray) -> np.ndarray:
+    """Return the number that is shown at each pixel: its channels' sum; of a relief, from the least up."""
+    flat = raw.sum(axis=-1) if raw.ndim == 3 else raw
+    return flat - flat.min() if method.figure == "relief" else flat

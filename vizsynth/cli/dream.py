@@ -76,7 +76,7 @@ def command(
     from vizsynth.figures import sheet
 
     net = common.load_network(network, weights)
-    chosen = [common.pick_layer(net, name) for name in layers] or [_usual_layer(net)]
+    chosen = [common.pick_layer(net, name) for name in layers] or [usual_layer(net)]
     if guide is not None and len(chosen) > 1:
         raise common.BadInput("a guide is compared at one layer; give --layer once")
     if frames is not None and (resume or every):
@@ -174,7 +174,7 @@ def _film(film: Any, folder: Path, count: int, what: str, quiet: bool) -> tuple[
     return made, ["zoom.webp"]
 
 
-def _usual_layer(net: Any) -> str:
+def usual_layer(net: Any) -> str:
     """Return the layer that is dreamt of when none is named: parts of things, for most networks."""
     name = USUAL.get(type(net).__name__)
     return name if name is not None and name in net.layers else common.usual_layer(net)

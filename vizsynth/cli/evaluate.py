@@ -173,16 +173,7 @@ def _score(
         here = slice(start, start + BATCH)
         x, labels = jnp.asarray(subjects.images[here]), jnp.asarray(subjects.labels[here])
         maps = upsample(method.flat(method.maps(net, x, labels, layer, seed)), (x.shape[1], x.shape[2]))
-        grey = jnp.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
-        deleted = vizsynth.deletion(net, x, labels, maps, steps=steps, baseline=grey)
-        inserted = vizsynth.insertion(net, x, labels, maps, steps=steps)
-        values = {
-            "deletion": deleted.area,
-            "insertion": inserted.area,
-            "average_drop": vizsynth.average_drop(net, x, labels, maps).values,
-            "increase": vizsynth.increase_in_confidence(net, x, labels, maps).values,
-            "average_gain": vizsynth.average_gain(net, x, labels, maps).values,
-        }
+        values, deleted, inserted = measured(net, x, labels, maps, steps)
         if subjects.boxes is not None:
             boxes = jnp.asarray(subjects.boxes[here])
             values["pointing_game"] = vizsynth.pointing_game(maps, boxes).hits
@@ -194,6 +185,25 @@ def _score(
         fractions = np.asarray(deleted.fractions)
     curves = (fractions, np.concatenate(gone).mean(axis=0), np.concatenate(come).mean(axis=0))
     return {name: np.concatenate(values) for name, values in found.items()}, curves
+
+
+def measured(net: Any, x: Any, labels: Any, maps: Any, steps: int) -> tuple[dict[str, Any], Any, Any]:
+    """Return what each measure says of maps of the images' size, and the curves of deletion and insertion."""
+    import jax.numpy as jnp
+
+    import vizsynth
+
+    grey = jnp.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
+    deleted = vizsynth.deletion(net, x, labels, maps, steps=steps, baseline=grey)
+    inserted = vizsynth.insertion(net, x, labels, maps, steps=steps)
+    values = {
+        "deletion": deleted.area,
+        "insertion": inserted.area,
+        "average_drop": vizsynth.average_drop(net, x, labels, maps).values,
+        "increase": vizsynth.increase_in_confidence(net, x, labels, maps).values,
+        "average_gain": vizsynth.average_gain(net, x, labels, maps).values,
+    }
+    return values, deleted, inserted
 
 
 def _interval(values: np.ndarray, seed: int) -> dict[str, float]:

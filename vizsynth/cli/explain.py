@@ -3,6 +3,7 @@
 import json
 import textwrap
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def command(
     net = common.load_network(network, weights)
     common.need_classes(net, network)
     image = np.asarray(read_photo(photo, size or min(common.input_size(net))))
-    picture = np.asarray(read_image(photo, _shown_side(photo)))
+    picture = np.asarray(read_image(photo, shown_side(photo)))
     if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
         layer = common.pick_layer(net, layer)
     pooled = common.pooled_layer(net)
@@ -86,7 +87,7 @@ def command(
 
     with common.progress(photo.name, ["classes", *(m.name for m in methods)], quiet) as begin:
         begin("classes")
-        probabilities = _probabilities(net, image)
+        probabilities = probabilities_of(net, image)
         if label is None:
             label = int(probabilities.argmax())
         labels = [label]
@@ -137,14 +138,19 @@ def command(
         click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
 
 
-def _probabilities(net: Any, image: np.ndarray) -> np.ndarray:
+def probabilities_of(net: Any, image: np.ndarray) -> np.ndarray:
+    """Return the probability of each class."""
+    return np.asarray(_softmax()(net, image[None])[0], np.float64)
+
+
+@cache
+def _softmax() -> Any:
     import jax
 
-    softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
-    return np.asarray(softmax(net, image[None])[0], np.float64)
+    return jax.jit(lambda net, images: jax.nn.softmax(net(images)))
 
 
-def _shown_side(photo: Path) -> int | None:
+def shown_side(photo: Path) -> int | None:
     """Return the shorter side at which the photo is shown; None is its own."""
     from PIL import Image
 

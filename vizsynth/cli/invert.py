@@ -68,7 +68,7 @@ def command(
     from vizsynth.synthesis.inversion import normalized_error
 
     net = common.load_network(network, weights)
-    chosen = [common.pick_layer(net, name) for name in layers] or _usual_layers(net)
+    chosen = [common.pick_layer(net, name) for name in layers] or usual_layers(net)
     image = read_photo(photo, size or min(common.input_size(net)))
     files = [f"{i + 1}-{name.replace('/', '-')}.png" for i, name in enumerate(chosen)]
     origin = {
@@ -133,7 +133,7 @@ def command(
     making.finish(folder.path, made)
 
 
-def _usual_layers(net: Any) -> list[str]:
+def usual_layers(net: Any) -> list[str]:
     """Return the layers that are inverted when none is named."""
     names = [name for name in USUAL.get(type(net).__name__, ()) if name in net.layers]
     return names or [name for name in net.layers if name.startswith("relu")] or [common.usual_layer(net)]

@@ -55,17 +55,20 @@ class OutputFolder:
                 f"({', '.join(foreign)}); choose another --out, or give --overwrite"
             )
 
-    def write(self, pictures: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
+    def write(
+        self, pictures: Mapping[str, Any], numbers: Mapping[str, Any], *, beside: Iterable[str] = ()
+    ) -> list[str]:
         """Write the pictures, or texts, and `numbers.json`, all or none; return the names of the files.
 
-        What is a function is given its path, to write there by itself.
+        What is a function is given its path, to write there by itself. `beside` names files that this run
+        has written before, or writes by itself.
 
         Files are made in a folder inside this one, so that nothing but renaming can go wrong once
         the first appears. `numbers.json` comes last.
         """
         from vizsynth.files import write_image
 
-        names = [*pictures, NUMBERS]
+        names = [*beside, *pictures, NUMBERS]
         kept = sorted(set(self._earlier_files()) - set(names))
         record = {**self.origin, **numbers, "files": names, "earlier_files": kept}
         made = [p for p in (self.path, *self.path.parents) if not p.exists()]
@@ -82,7 +85,7 @@ class OutputFolder:
                     write_image(staging / name, picture)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             (staging / NUMBERS).write_text(text, encoding="utf-8")
-            for name in names:
+            for name in (*pictures, NUMBERS):
                 os.replace(staging / name, self.path / name)
         finally:
             if staging is not None:
