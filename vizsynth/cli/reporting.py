@@ -513,9 +513,8 @@ def bar_chart(names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> n
     for panel, (title, values) in zip(panels, columns.items(), strict=True):
         bars = panel.barh(range(len(names)), values, color="#0b57a4")
         panel.bar_label(bars, fmt="%.3f", padding=3, fontsize=9)
-        panel.set(title=title, xlim=(0, 1.2 * longest))
+        panel.set(title=title, xlim=(0, 1.2 * longest), ylim=(len(names) - 0.4, -0.6))
         panel.set_yticks(range(len(names)), names, parse_math=False)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
