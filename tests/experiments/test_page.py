@@ -160,6 +160,7 @@ def changed(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     other = (np.abs(before - after) > 8).any(axis=2)
     columns = np.flatnonzero(other.mean(axis=0) > 0.1)  # a row at the edge may be another after scrolling
     assert columns.size, "nothing has changed"
+    assert columns.size > 0.5 * (columns[-1] - columns[0]), "only the divider has moved"
     return columns[0] / before.shape[1], (columns[-1] + 1) / before.shape[1]
 
 
