@@ -79,18 +79,6 @@ def test_warnings_are_one_line(
     assert (ran.out, ran.err) == ("a table\n", "vizsynth: warning: something is odd\n")
 
 
-def test_completion_offers_commands_and_options() -> None:
-    for words, expected in (("vizsynth ex", "explain"), ("vizsynth explain --targ", "--target")):
-        environment = os.environ | {
-            "_VIZSYNTH_COMPLETE": "bash_complete",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        command = [sys.executable, "-c", "from vizsynth.cli import main; main()"]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert f"plain,{expected}" in ran.stdout.splitlines()
-
-
 # The table of methods ---------------------------------------------------------------
 
 

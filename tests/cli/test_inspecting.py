@@ -17,7 +17,7 @@ from vizsynth.cli import patches as searching
 from vizsynth.files import read_image
 
 SMALL = ("--size", "40")
-SEARCH = ("--layer", "fire2", "--batch", "2", "-k", "3", *SMALL)
+SEARCH = ("--layer", "fire2", "--batch-size", "2", "-k", "3", *SMALL)
 
 
 def numbers(folder: Path) -> dict[str, Any]:

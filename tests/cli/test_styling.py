@@ -326,7 +326,7 @@ def test_a_style_is_learned_interrupted_and_taken_up_again(
         "36",
         "--style-size",
         "40",
-        "--batch",
+        "--batch-size",
         "2",
         "--width",
         "4",

@@ -60,8 +60,10 @@ def test_convert_replaces_nothing_unasked(run: Run, tmp_path: Path) -> None:
     path.write_text("mine")
     assert "--overwrite" in complaint(run("convert", "bundled", path))
     assert path.read_text() == "mine"
-    assert run("convert", "bundled", path, "--overwrite", "--half").code == 0
-    assert path.stat().st_size < 3e6
+    told = json.loads(run("convert", "bundled", path, "--overwrite", "--half", "--json").out)
+    size = path.stat().st_size
+    assert told == {"network": "squeezenet1_1", "num_classes": 1000, "out": str(path), "bytes": size}
+    assert size < 3e6
 
 
 def test_convert_writes_nothing_that_does_not_fit(run: Run, tmp_path: Path) -> None:

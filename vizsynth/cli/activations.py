@@ -30,7 +30,7 @@ MOST = 10  # layers, unless they are named
 )
 @click.option("--raw", is_flag=True, help="Each from its least to its largest value.")
 @common.size
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-activations]")
+@common.out("out/NAME-activations")
 @common.overwrite
 @common.as_json
 @common.quiet

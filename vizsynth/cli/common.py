@@ -33,10 +33,16 @@ size = click.option(
     "--size", type=click.IntRange(33, 4096), metavar="PIXELS",
     help="The shorter side of what the network sees.",
 )  # fmt: skip
-out = click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files of other runs in DIR.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
+
+
+def out(usual: str) -> Callable[[Any], Any]:
+    """Return the option for the folder of all that a command writes; `usual` is where without it."""
+    return click.option(
+        "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help=f"Where the files go [{usual}]."
+    )
 
 
 def _show_all(context: click.Context, parameter: click.Parameter, asked: bool) -> None:

@@ -1,10 +1,12 @@
 """`vizsynth convert`: weights of others, in our format."""
 
+import json
 import os
 from pathlib import Path
 
 import click
 
+from vizsynth.cli import common
 from vizsynth.cli.common import BadInput
 
 
@@ -19,6 +21,7 @@ from vizsynth.cli.common import BadInput
 )  # fmt: skip
 @click.option("--half", is_flag=True, help="Keep numbers as float16: half the size.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT where it exists.")
+@common.as_json
 def command(
     source: str,
     destination: Path,
@@ -26,6 +29,7 @@ def command(
     preprocessing: str | None,
     half: bool,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Write the weights in IN as safetensors that know their network.
 
@@ -41,5 +45,10 @@ def command(
         source, destination, network=network, preprocessing=preprocessing, dtype="float16" if half else None
     )
     classes = getattr(record.config, "num_classes", None)
+    size = destination.stat().st_size
+    if as_json:
+        found = {"network": record.network, "num_classes": classes, "out": str(destination), "bytes": size}
+        click.echo(json.dumps(found, indent=2))
+        return
     told = f"{record.network}, " + ("a trunk" if classes is None else f"{classes} classes")
-    click.echo(f"wrote {destination}: {told}, {destination.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"wrote {destination}: {told}, {size / 1e6:.1f} MB")

@@ -37,12 +37,12 @@ USUAL = {"SqueezeNet": "fire7", "VGG": "relu4_3", "ResNet": "layer3.0", "AlexNet
 )
 @click.option(
     "--size", type=click.IntRange(33, 4096), default=384, metavar="PIXELS",
-    help="Shorter side [384].",
+    help="The shorter side [384].",
 )  # fmt: skip
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-dream]")
+@common.out("out/NAME-dream")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -34,7 +34,7 @@ METHODS = ("tsne", "pca")
 @common.layer
 @common.size
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-embedding]")
+@common.out("out/NAME-embedding")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -48,12 +48,12 @@ class Subjects(NamedTuple):
     help="Methods, or `all` [saliency,gradient,grad-cam].",
 )  # fmt: skip
 @common.layer
-@click.option("--count", type=click.IntRange(2, 10_000), default=64, help="At most so many images [64].")
+@click.option(
+    "--count", type=click.IntRange(2, 10_000), default=64, metavar="N", help="At most so many images [64]."
+)
 @click.option("--steps", type=click.IntRange(2, 1000), default=25, help="Of deletion and insertion [25].")
 @common.seed
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go [out/evaluate]."
-)
+@common.out("out/evaluate")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -37,10 +37,7 @@ EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, 
 @common.layer
 @common.size
 @common.seed
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where the files go [out/ and the photo's name].",
-)  # fmt: skip
+@common.out("out/NAME")
 @common.overwrite
 @common.as_json
 @common.quiet

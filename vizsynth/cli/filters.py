@@ -22,7 +22,7 @@ SIDES = {True: 48, False: 20}  # pixels of a tile, with colours and without
 @click.option("--layer", "-l", metavar="NAME", help="A convolution [the first].")
 @click.option("--shared", is_flag=True, help="All on one scale [each on its own].")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="How many, at most [all; grey ones 16].")
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NETWORK-filters]")
+@common.out("out/NETWORK-filters")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -25,7 +25,7 @@ from vizsynth.cli import classifying, common, making
 @classifying.size(224)
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/DATA-NAME]")
+@common.out("out/DATA-NAME")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -35,7 +35,7 @@ MARGIN = 1.0  # by how much the class's logit exceeds all others
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-fooled]")
+@common.out("out/NAME-fooled")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -35,7 +35,7 @@ USUAL = {
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-inverted]")
+@common.out("out/NAME-inverted")
 @common.overwrite
 @common.as_json
 @common.quiet

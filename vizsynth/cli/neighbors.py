@@ -30,7 +30,7 @@ SIDE = 96
 @common.layer
 @common.size
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-neighbors]")
+@common.out("out/NAME-neighbors")
 @common.overwrite
 @common.as_json
 @common.quiet

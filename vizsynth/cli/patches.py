@@ -52,9 +52,12 @@ def _channels(context: click.Context, parameter: click.Parameter, typed: str | N
 )
 @click.option("--guided/--no-guided", default=True, help="Beside each what made it strong [yes].")
 @common.size
-@click.option("--batch", type=click.IntRange(1, 1024), default=16, metavar="N", help="Images at a time [16].")
+@click.option(
+    "--batch-size", "batch", type=click.IntRange(1, 1024), default=16, metavar="IMAGES",
+    help="How many at a time [16].",
+)  # fmt: skip
 @making.resume
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/FOLDER-patches]")
+@common.out("out/FOLDER-patches")
 @common.overwrite
 @common.as_json
 @common.quiet

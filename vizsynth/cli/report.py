@@ -29,7 +29,7 @@ PAGE = "index.html"
 @click.option("--quick", is_flag=True, help="Fewer maps, smaller pictures, fewer steps.")
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-report]")
+@common.out("out/NAME-report")
 @common.overwrite
 @common.as_json
 @common.quiet
@@ -70,7 +70,7 @@ def command(
     shapes = common.layer_shapes(net, (image.shape[0], image.shape[1]))
     subject = reporting.Subject(
         net,
-        network,
+        Path(network).name,
         photo,
         image,
         np.asarray(read_image(photo, shown_side(photo))),
@@ -214,4 +214,6 @@ def _write_page(folder: OutputFolder, numbers: Mapping[str, Any]) -> None:
     made = f"vizsynth {numbers['versions']['vizsynth']}, seed {numbers['seed']}"
     missing = [kind.title.lower() for name, kind in KINDS.items() if name not in numbers["parts"]]
     intro = f"{made}. Not made yet: {', '.join(missing)}." if missing else f"{made}."
-    write_page(folder.path / PAGE, f"{photo} by {numbers['network']}", themes, comparisons, intro=intro)
+    write_page(
+        folder.path / PAGE, f"{photo} by {Path(numbers['network']).name}", themes, comparisons, intro=intro
+    )

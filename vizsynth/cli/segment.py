@@ -31,7 +31,7 @@ BLUR = 1 / 38  # of the shorter side: saliency comes in specks
 @common.target
 @common.size
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-segment]")
+@common.out("out/NAME-segment")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -90,7 +90,7 @@ DECAY = 0.99  # of the mean that Adam's pictures are
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-styled]")
+@common.out("out/NAME-styled")
 @common.overwrite
 @common.as_json
 @common.quiet

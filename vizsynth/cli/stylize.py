@@ -56,7 +56,7 @@ def _shares(
     "--size", type=click.IntRange(33, 8192), metavar="PIXELS",
     help=f"The longer side [PHOTO's, at most {LARGEST}].",
 )  # fmt: skip
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/stylized]")
+@common.out("out/stylized")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -78,7 +78,7 @@ def _size(context: click.Context, parameter: click.Parameter, typed: str | None)
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-texture]")
+@common.out("out/NAME-texture")
 @common.overwrite
 @common.as_json
 @common.quiet

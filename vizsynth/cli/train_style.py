@@ -32,7 +32,10 @@ MOST = 1000  # photos: all are in memory
     "--style-size", type=click.IntRange(33, 4096), default=256, metavar="PIXELS",
     help="Of the styles, cut square [256].",
 )  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 256), default=4, help="How many crops a step [4].")
+@click.option(
+    "--batch-size", "batch", type=click.IntRange(1, 256), default=4, metavar="IMAGES",
+    help="Crops a step [4].",
+)  # fmt: skip
 @click.option(
     "--style-weight", type=click.FloatRange(0), default=10.0, metavar="WEIGHT",
     help="How much the styles count [10].",
@@ -64,7 +67,7 @@ MOST = 1000  # photos: all are in memory
 )  # fmt: skip
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/NAME-stylizer]")
+@common.out("out/NAME-stylizer")
 @common.overwrite
 @common.as_json
 @common.quiet

@@ -37,7 +37,7 @@ blur-and-norm, decay-and-norm, decay-and-blur, blur-and-contribution.
 @making.every
 @making.resume
 @common.seed
-@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help="[out/visualize].")
+@common.out("out/visualize")
 @common.overwrite
 @common.as_json
 @common.quiet
