@@ -19,8 +19,9 @@ from PIL import Image
 import vizsynth
 from vizsynth.cli import reporting
 from vizsynth.cli.methods import METHODS
+from vizsynth.planted import WEIGHTS
 
-QUICK = ("--quick", "--size", "64")
+QUICK = ("--quick", "--size", "64", "--network", str(WEIGHTS))  # small: its programs compile soon
 TINY = reporting.SMALL._replace(
     methods=("saliency", "occlusion", "cam", "grad-cam"), curve_steps=2, channels=2, feature_side=33,
     feature_steps=2, dream_side=64, octaves=1, dream_steps=1, inverted=1, inversion_steps=2,
@@ -72,22 +73,24 @@ def test_a_page_shows_all_that_is_made(run: Run, photo: Path, tmp_path: Path) ->
     top = record["parts"]["classes"]["numbers"]["classes"][0]
     assert f'<th scope="row">{top["name"]}</th>' in page
     assert "Not made yet" not in page
+    assert "<title>cat.jpg by network.safetensors</title>" in page
+    assert str(WEIGHTS.parent) not in page
 
 
 def test_numbers_are_those_of_the_library(run: Run, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    ran = run("report", photo, "-o", out, *QUICK, "-q", "--json", "-t", "tabby", "--inside", "fire3")
+    ran = run("report", photo, "-o", out, *QUICK, "-q", "--json", "-t", "7", "--inside", "conv3")
     record = json.loads(ran.out)
     assert {name: value for name, value in record.items() if name != "out"} == read(out)
     parts = {name: part["numbers"] for name, part in record["parts"].items()}
-    net = vizsynth.load("squeezenet1_1")
+    net = vizsynth.load(str(WEIGHTS))
     image = vizsynth.files.read_image(photo, 64)[None]
-    assert parts["classes"]["target"]["label"] == 281
-    saliency = vizsynth.saliency(net, image, 281)
+    assert parts["classes"]["target"]["label"] == 7
+    saliency = vizsynth.saliency(net, image, 7)
     with np.load(out / "maps.npz") as maps:
         np.testing.assert_allclose(maps["saliency"], saliency[0], rtol=1e-4, atol=1e-6)
     scores = parts["faithfulness"]["scores"]
-    wanted = vizsynth.insertion(net, image, 281, saliency, steps=2).area
+    wanted = vizsynth.insertion(net, image, 7, saliency, steps=2).area
     assert scores["saliency"]["insertion"] == pytest.approx(float(wanted[0]), abs=1e-4)
     differences = [
         scores[name]["insertion"] - scores[name]["deletion"] for name in parts["faithfulness"]["order"]
@@ -98,18 +101,18 @@ def test_numbers_are_those_of_the_library(run: Run, photo: Path, tmp_path: Path)
     top, left, bottom, right = hidden["square"]
     covered = image.at[:, top:bottom, left:right].set(0.5)
     softmax = jnp.exp(net(covered)[0] - jnp.max(net(covered)[0]))
-    assert hidden["hidden"] == pytest.approx(float(softmax[281] / softmax.sum()), rel=1e-3)
+    assert hidden["hidden"] == pytest.approx(float(softmax[7] / softmax.sum()), rel=1e-3)
     assert (
         hidden["before"] - hidden["hidden"] >= hidden["largest_mean_drop"] - 1e-6
     )  # one is at least the mean
 
-    answers = vizsynth.features(net, image, ["fire3"])["fire3"][0]
-    means = np.asarray(answers.mean(axis=(0, 1)))
+    answers = vizsynth.features(net, image, ["conv3"])["conv3"][0]
+    means = np.asarray(jnp.maximum(answers, 0).mean(axis=(0, 1)))
     channels = parts["channels"]["channels"]
     assert [one["channel"] for one in channels] == np.argsort(-means)[:2].tolist()
     for one in channels:
         place = np.unravel_index(int(answers[..., one["channel"]].argmax()), answers.shape[:2])
-        box = vizsynth.receptive_field(net, "fire3", (*map(int, place), one["channel"]), (64, 96))
+        box = vizsynth.receptive_field(net, "conv3", (*map(int, place), one["channel"]), (64, 96))
         assert one["boxes"][0] == list(box)
 
 
@@ -188,7 +191,7 @@ def test_what_cannot_be_is_told_in_a_line(
     run: Run, photo: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     typed = [str(photo) if one == "PHOTO" else one for one in arguments]
-    assert said in complaint(run("report", *typed, "-o", tmp_path / "out", *QUICK))
+    assert said in complaint(run("report", *QUICK, *typed, "-o", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

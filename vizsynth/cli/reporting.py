@@ -18,6 +18,7 @@ SIDE = 260  # pixels: the longer side of each picture in a sheet
 COLUMNS = 5
 CLASSES = 8  # that are listed
 PATCHES = 4  # of each channel
+GREY = 0.02  # the deviation below which a picture shows nothing
 MAPS = "maps.npz"
 INSIDE = {"SqueezeNet": "fire5.expand3x3", "VGG": "conv4_3", "ResNet": "layer3.0", "AlexNet": "conv4"}
 QUICK = ("saliency", "integrated-gradients", "occlusion", "cam", "grad-cam", "layer-cam")
@@ -41,7 +42,7 @@ class Effort(NamedTuple):
     inversion_steps: int
 
 
-FULL = Effort(tuple(METHODS), None, 250, 16, 6, 112, 96, 300, 3, 10, 3, 64)
+FULL = Effort(tuple(METHODS), None, 250, 12, 6, 112, 96, 300, 3, 10, 3, 48)
 SMALL = Effort(QUICK, 112, 100, 8, 3, 64, 24, 128, 2, 6, 2, 16)
 
 
@@ -141,9 +142,16 @@ class Subject:
 
 
 def usual_inside(net: Any) -> str:
-    """Return the layer whose channels are shown when none is named: parts of things, for most networks."""
+    """Return the layer whose channels are shown when none is named: parts of things, for most networks.
+
+    It is before the ReLU, if it can be: behind one a channel may be dead on the picture that its own begins
+    with, and stay grey.
+    """
     name = INSIDE.get(type(net).__name__)
-    return name if name is not None and name in net.layers else common.usual_layer(net)
+    if name is not None and name in net.layers:
+        return name
+    name, names = common.usual_layer(net), list(net.layers)
+    return names[names.index(name) - 1] if name.startswith("relu") and name != names[0] else name
 
 
 def map_file(method: str) -> str:
@@ -356,13 +364,17 @@ def channels(subject: Subject, begin: Callable[[str], None]) -> Part:
     title = f"{subject.name}, {layer}"
     pictures["channels.png"] = sheet(rows, row_labels=labels, column_labels=heads, title=title)
     names = ", ".join(map(str, top))
+    dead = [c for c, picture in zip(top, np.asarray(made.images), strict=True) if picture.std() < GREY]
+    grey = (
+        f" Grey stayed, for want of a gradient where they began, {', '.join(map(str, dead))}." if dead else ""
+    )
     told = f"channels {names} of {layer}: what excites each, and its places in the photo"
     return Part(
         pictures,
         [("channels.png", layer, told)],
         f"The {len(top)} channels of {layer} whose mean activation is highest for this photo; for each a "
         f"picture that excites it (Olah, Mordvintsev & Schubert, 2017; {effort.feature_steps} steps) and the "
-        "places of the photo where it answers most, cut to what a neuron there sees.",
+        f"places of the photo where it answers most, cut to what a neuron there sees.{grey}",
         {"layer": layer, "channels": numbers},
     )
 
