@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,7 +123,7 @@ ROWS = {
 }
 """What the lecture and the lessons show (S), and what the field's other libraries have (B)."""
 
-LONG = ("faithfulness", "class_visualization", "feature_visualization", "gradients", "relevance")
+LONG = ("faithfulness", "class_visualization", "feature_visualization", "resnet_cam", "gradients")
 """Begun first, so that no core waits for them in the end."""
 
 
@@ -174,15 +175,22 @@ def is_made(folder: Path, wanted: str) -> bool:
         return False
 
 
+def compiling_quickly() -> dict[str, str]:
+    """Return the settings of JAX with which programs are soon compiled, and run somewhat longer."""
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    if version("jaxlib").startswith("0.10."):  # another one may not know the flag, and would end
+        flags = os.environ.get("XLA_FLAGS", "")
+        settings["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+    return settings
+
+
 class Runner:
     """Runs scripts, some at once, and stops those that run when it is told to."""
 
     def __init__(self, *, quick: bool) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
-        self.environment = dict(os.environ)
-        if quick:
-            self.environment.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        self.environment = os.environ | (compiling_quickly() if quick else {})
 
     def make(self, figure: Figure, folder: Path, given: Sequence[str], wanted: str) -> float | None:
         """Run a figure's script; return its seconds, None where it failed. The record is written last."""

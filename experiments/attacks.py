@@ -54,7 +54,7 @@ def attacks(key: Array, steps: int, searches: int) -> dict[str, Attack]:
         "APGD, cross entropy": bound(vizsynth.apgd_ce, **ball, steps=10 * steps, key=key),
         "APGD, DLR": bound(vizsynth.apgd_dlr, **ball, steps=10 * steps, key=key),
         "DeepFool": bound(vizsynth.deepfool),
-        "Carlini & Wagner": bound(vizsynth.carlini_wagner, steps=20 * steps, searches=searches),
+        "Carlini & Wagner": bound(vizsynth.carlini_wagner, steps=10 * steps, searches=searches),
     }
 
 
@@ -70,7 +70,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
     softmax = jax.jit(lambda net, x: jax.nn.softmax(net(x)))
     was = np.asarray(softmax(net, photos))
     labels = jnp.asarray(was.argmax(axis=1).astype(np.int32))
-    table = attacks(jax.random.key(seed), steps=10, searches=6)
+    table = attacks(jax.random.key(seed), steps=10, searches=4)
     if quick:
         table = {name: table[name] for name in ("FGSM", "PGD", "DeepFool")}
 
@@ -94,7 +94,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
         difference = vizsynth.magnified(photos[:1], made[:1], factor=factor)[0]
         cells.append([np.asarray(photos[0]), np.asarray(made[0]), np.asarray(difference)])
         names.append(
-            f"{name}\nL2 {np.sqrt((away[0] ** 2).sum()):.2f}\nLinf {255 * np.abs(away[0]).max():.1f}/255"
+            f"{name}\nL2 {np.sqrt((away[0] ** 2).sum()):.2g}\nLinf {255 * np.abs(away[0]).max():.1f}/255"
         )
         label = int(p[0].argmax())
         says.append(

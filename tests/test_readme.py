@@ -8,6 +8,7 @@ import pytest
 from documents import ROOT, calls, execute
 
 import vizsynth
+from experiments.__main__ import THEMES
 from vizsynth.cli import COMMANDS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,15 @@ def test_its_functions_exist() -> None:
         assert callable(getattr(vizsynth, name)), name
 
 
+def test_papers_lead_to_figures() -> None:
+    figures = {figure.name for theme in THEMES.values() for figure in theme}
+    tables = README.split("## Which paper is which function")[1].split("\n## Networks")[0]
+    rows = [line.split("|") for line in tables.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    found = {name for row in rows for name in re.findall(r"`(\w+)`", row[3])}
+    assert found <= figures
+    assert all(f"`{name}`" in README for name in figures)
+
+
 def test_its_links_and_pictures_exist() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert "://" in target or (ROOT / target).is_file(), target
@@ -56,6 +66,6 @@ def test_its_commands_and_options_exist() -> None:
 
 
 def test_the_quick_start_is_two_lines_that_ci_can_find() -> None:
-    for folder, needed in ((".venv", "vizsynth explain"), (".venv-test", "-m pytest")):
+    for folder, needed in ((".venv", "experiments --quick"), (".venv-test", "-m pytest")):
         (line,) = [line for line in README.splitlines() if f"python3 -m venv {folder} &&" in line]
         assert needed in line
