@@ -1,17 +1,24 @@
 """What the pages of the documentation say is so, and nothing public is left out of them."""
 
+import html
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from documents import ROOT, calls, execute
 
+import vizsynth
+
 DOCS = ROOT / "docs"
 GUIDES = sorted([*DOCS.glob("*.md"), *(DOCS / "guide").glob("*.md")])
 NAMES = [path.relative_to(DOCS).with_suffix("").as_posix() for path in GUIDES]
 IMPORT = re.compile(r"from ([\w.]+) import \(?\s*(\w+) as (\w+)", re.MULTILINE)
+PUBLIC = IMPORT.findall((ROOT / "vizsynth" / "api.py").read_text(encoding="utf-8"))  # module, name, alias
 
 
 def identifiers() -> Counter[str]:
@@ -21,12 +28,11 @@ def identifiers() -> Counter[str]:
 
 
 def test_the_reference_has_every_public_name_once() -> None:
-    public = IMPORT.findall((ROOT / "vizsynth" / "api.py").read_text(encoding="utf-8"))
-    assert len(public) > 100
+    assert len(PUBLIC) > 100
     shown = identifiers()
-    for module, name, alias in public:
+    for module, name, alias in PUBLIC:
         assert name == alias
-        if f"{module}.{name}" == "vizsynth.models":  # a module: its functions are shown
+        if (module, name) == ("vizsynth", "models"):  # a module: its functions are shown
             continue
         ways = {f"vizsynth.{name}", f"{module}.{name}", f"{module}.{name}.{name}"}
         assert sum(shown[way] for way in ways) == 1, f"{name} is to stand on one page of docs/reference"
@@ -64,14 +70,23 @@ def test_the_pages_of_commands_name_them_all() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_the_site_builds_without_a_warning_and_tells_what_docstrings_tell(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    page = (tmp_path / "reference" / "maps" / "index.html").read_text(encoding="utf-8")
-    assert "Returns:" in page and "&gt;&gt;&gt;" in page
-    assert "doc-heading" in page
+    pages = "".join(page.read_text("utf-8") for page in (tmp_path / "reference").rglob("*.html"))
+    told = spaced(html.unescape(re.sub(r"<[^>]+>", "", pages)))
+    assert "Returns:" in told and ">>> " in told
+    for _, name, _ in PUBLIC:
+        public = getattr(vizsynth, name)
+        if inspect.ismodule(public) or not hasattr(public, "__name__"):  # a value has no docstring of its own
+            continue
+        prose = re.split(r"^(?:[A-Z]\w+:$|>>> )", inspect.getdoc(public) or "", flags=re.MULTILINE)[0]
+        for paragraph in prose.split("\n\n"):
+            assert spaced(paragraph.replace("`", "")) in told, name
+
+
+def spaced(text: str) -> str:
+    """Return a text with one space between any two words."""
+    return " ".join(text.split())

@@ -72,7 +72,9 @@ def _linf_uniform(key: Key, shape: Any) -> Image:
 
 
 linf_ball = Ball(_linf_norm, projection_linf_ball, jnp.sign, _linf_uniform)
+"""The ball of the largest absolute value, ‖δ‖∞."""
 l2_ball = Ball(l2_norm, projection_l2_ball, _l2_steepest, _l2_uniform)
+"""The ball of the Euclidean norm, ‖δ‖₂."""
 
 
 def within(ball: Ball, x: Images, images: Images, epsilon: Radius) -> Images:

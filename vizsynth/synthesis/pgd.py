@@ -182,9 +182,10 @@ def pgd_l2(
 ) -> Images:
     """Return x^N of x^{t+1} = Π_{x+S}(x^t + α g / ‖g‖₂), g = ∇_x L(θ, x^t, y), S the L2 ball of radius ε.
 
-    Args: as for `pgd`, but
+    Args:
         epsilon: ε > 0, the L2 norm over all values of the image, in units of intensity.
         step_size: α; None is 2.5 ε / steps, which reaches the ball's border from anywhere within it.
+            All else is as for `pgd`.
 
     Returns:
         The adversarial images, in [0, 1]. torchattacks' `PGDL2` and Foolbox's `L2PGD` are the same from the
