@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,3 +153,39 @@ def test_rows_lead_to_their_figures(tmp_path: Path) -> None:
     page = gallery.build(tmp_path, {"All": entries}, rows=rows).read_text()
     listed = re.findall(r'<th scope="row">(\w+)</th><td>([^<]+)</td>\s*<td>(?:<a href="#(\w+)">|not)', page)
     assert listed == [("S1", "this &amp; that", "one"), ("S2", "another", ""), ("B2", "more", "one")]
+
+
+REAL = ("classification", "filters", "fooling")
+
+
+def begin(out: Path, *names: str) -> subprocess.Popen[str]:
+    """Begin to make real figures, in a group of processes of its own."""
+    command = [sys.executable, "-m", "experiments", *names, "--quick", "--jobs", "1", "--out", str(out)]
+    return subprocess.Popen(
+        command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was_and_a_seed_gives_the_same_pictures(tmp_path: Path) -> None:
+    killed = begin(tmp_path / "killed", *REAL)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line.startswith("[2/3]"):
+            break
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    made = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*/made.json")}
+    assert len(made) == 2
+
+    told, _ = begin(tmp_path / "killed", *REAL).communicate()
+    assert told.count("there already") == 2 and "making 1," in told
+    again = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*/made.json")}
+    assert set(again) == set(REAL) and made.items() <= again.items()
+
+    begin(tmp_path / "whole", *REAL).communicate()
+    pictures = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.png"))
+    assert len(pictures) > 3
+    for path in pictures:
+        assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes(), path
