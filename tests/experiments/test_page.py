@@ -240,6 +240,8 @@ def test_the_divider_goes_by_keys(opened: Open) -> None:
     outline = bar.evaluate("bar => getComputedStyle(bar).outline")
     assert "solid" in outline
     assert "3px" in outline
+    top = page.locator("#compare .stage").bounding_box()["y"]
+    assert top >= 0, "who moves the divider sees the whole picture"
     middle = seen(stage)  # what has the focus is scrolled to
     for _ in range(30):
         page.keyboard.press("ArrowLeft")
@@ -380,5 +382,6 @@ def test_without_a_script_both_pictures_are_seen(opened: Open, device: str) -> N
     if page.locator("#compare").count() == 0:
         pytest.skip("nothing is compared on this page")
     assert whole(page)
-    assert not page.locator("#bar").is_visible()
+    for needs_it in ("#bar", ".choose", ".help"):
+        assert not page.locator(needs_it).is_visible()
     assert page.locator("#compare noscript img").count() >= 2
