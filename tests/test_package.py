@@ -39,7 +39,6 @@ def contents(wheel: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The sdist, the wheel of the tree, and the wheel of the sdist."""
-    pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("built")
     (folder / "sdist").mkdir()
     run(sys.executable, "-m", "build", "--sdist", "--outdir", folder / "sdist", ROOT, cwd=folder)
