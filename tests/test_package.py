@@ -74,17 +74,15 @@ def test_the_sdist_builds_the_same_wheel(built: dict[str, Path]) -> None:
     assert [name for name in wheel if wheel[name] != again[name]] == []
 
 
-def test_the_sdist_has_the_tests_and_the_pages(built: dict[str, Path]) -> None:
+def test_the_sdist_has_the_repository(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in (
-        "tests/conftest.py",
-        "docs/index.md",
-        "mkdocs.yml",
-        "LICENSE",
-        "experiments/photos/chelsea.jpg",
-    ):
+    for needed in ("tests/conftest.py", "docs/index.md", "experiments/photos/chelsea.jpg"):
         assert needed in names, needed
+    folders = {"vizsynth", "tests", "experiments", "benchmarks", "docs", "tools", ".ci"}
+    files = {"pyproject.toml", "mkdocs.yml", "LICENSE", ".gitignore", "PKG-INFO"}
+    files |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    assert {name.partition("/")[0] for name in names} == folders | files
 
 
 @pytest.fixture(scope="module")
