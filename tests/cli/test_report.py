@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import reporting
+from vizsynth.cli import common, reporting
 from vizsynth.cli.methods import METHODS
 from vizsynth.planted import WEIGHTS
 
@@ -75,6 +76,22 @@ def test_a_page_shows_all_that_is_made(run: Run, photo: Path, tmp_path: Path) ->
     assert "Not made yet" not in page
     assert "<title>cat.jpg by network.safetensors</title>" in page
     assert str(WEIGHTS.parent) not in page
+
+
+def test_the_bar_knows_every_step(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced, begun = [], []
+
+    @contextmanager
+    def recorded(what: str, steps: list[str], quiet: bool) -> Iterator[Callable[[str], None]]:
+        announced.extend(steps)
+        yield begun.append
+
+    monkeypatch.setattr(common, "progress", recorded)
+    assert run("report", photo, "-o", tmp_path / "out", *QUICK).code == 0
+    assert begun == announced
+    assert len(set(begun)) == len(begun)  # the bar goes by the name
 
 
 def test_numbers_are_those_of_the_library(run: Run, photo: Path, tmp_path: Path) -> None:
