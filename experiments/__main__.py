@@ -311,6 +311,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.jobs is not None and given.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {given.jobs}")
+    if find_spec("jinja2") is None:
+        parser.error("the page needs jinja2, and some figures more: pip install '.[gallery]'")
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"there is no figure {unknown[0]}; there are: {', '.join(known)}")
     try:

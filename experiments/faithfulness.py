@@ -259,7 +259,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Make all tables and figures."""
     out.mkdir(parents=True, exist_ok=True)
     net = trained()
-    n = 16 if quick else 100
+    n = 8 if quick else 100
     single = planted(seed + 5, n, split="test", size=SIZE)
     double = planted(seed + 6, n, split="test", size=SIZE, distractor=True)
     one = tuple(jnp.asarray(v) for v in (single.images, single.labels.astype(np.int32), single.boxes))
@@ -276,7 +276,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     found_at = localization(net, table_and_baselines, one, two)
     _write(out / "localization.csv", found_at)
 
-    few = 4 if quick else 24
+    few = n if quick else 24
     x, labels = one[0][:few], one[1][:few]
     # The perturbation methods cost most and depend on the network by construction: they are left out here.
     slow = ("occlusion", "rise", "score_cam", "ablation_cam", "cam", "noise")

@@ -87,14 +87,15 @@ def run(
 ) -> None:
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    height, steps = size or (96 if quick else 224), steps or (5 if quick else 100)
+    height, steps = size or (96 if quick else 224), steps or (20 if quick else 100)
     painter = Painter(network, seed, steps)
-    contents = [at_height(name, height) for name in CONTENTS]
+    shown = CONTENTS[:1] if quick else CONTENTS
+    contents = [at_height(name, height) for name in shown]
     styles = [at_height(name, height) for name in STYLES]
     asked = WEIGHTS_OF_STYLE[1:2] if quick else WEIGHTS_OF_STYLE
 
     rows = []
-    for content_name, content in zip(CONTENTS, contents, strict=True):
+    for content_name, content in zip(shown, contents, strict=True):
         for style_name, style in zip(STYLES, styles, strict=True):
             row = [np.asarray(content), np.asarray(style)]
             for weight in asked:
@@ -148,7 +149,7 @@ def run(
         f"steps of L-BFGS over a Fourier spectrum from the photo, {height} px high, seed {seed}, content "
         "weight 1. Where no weight of the style is named it is 10."
     )
-    figure.tell(out, "style", record, caption, [*CONTENTS, *STYLES])
+    figure.tell(out, "style", record, caption, [*shown, *STYLES])
 
 
 def _valid(picture: jax.Array) -> jax.Array:
@@ -157,7 +158,7 @@ def _valid(picture: jax.Array) -> jax.Array:
 
 def main() -> None:
     """Read the command line."""
-    parser = figure.options(__doc__, "style", quick="small pictures, few steps, one weight")
+    parser = figure.options(__doc__, "style", quick="one photo, small, few steps, one weight")
     parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
     parser.add_argument("--size", type=int, help="height of the pictures in pixels")
     parser.add_argument("--steps", type=int)
