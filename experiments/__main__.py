@@ -123,7 +123,7 @@ ROWS = {
 }
 """What the lecture and the lessons show (S), and what the field's other libraries have (B)."""
 
-LONG = ("faithfulness", "class_visualization", "feature_visualization", "resnet_cam", "gradients")
+LONG = ("faithfulness", "class_visualization", "feature_visualization", "style", "resnet_cam")
 """Begun first, so that no core waits for them in the end."""
 
 

@@ -1,6 +1,6 @@
 """What the scripts that explain photos share: the photos, the maps of each method, sheets and comparisons.
 
-For each photo the pictures also go to `compare/PHOTO/`, all of its size: the page lays two over each other.
+For each photo the pictures also go to `compare/PHOTO/`, larger: the page lays any two over each other.
 """
 
 import json
@@ -19,9 +19,10 @@ from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
-from vizsynth.images import upsample
+from vizsynth.images import resize, upsample
 
 DEFAULT = (PHOTOS / "chelsea.jpg", PHOTOS / "coffee.jpg", PHOTOS / "flower.jpg")
+LARGE = 454  # pixels of a side: twice what SqueezeNet sees
 Look = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(photo, a map of its size) -> a picture."""
 
@@ -82,28 +83,29 @@ def explain(
         net: a network with classes.
         paths: the photos, each cut to a square.
         methods: by what they are called.
-        side: of the photos.
+        side: of the photos as the network sees them, and in the sheet.
         rows: into how many rows the methods of a photo are broken.
     """
     probabilities = jax.jit(lambda net, x: jax.nn.softmax(net(x)))
     cells: list[list[np.ndarray | None]] = []
     names, numbers = [], {}
     for path in paths:
-        photo = read_image(path, (side, side))
+        photo, large = (read_image(path, (n, n)) for n in (side, LARGE))
         p = np.asarray(probabilities(net, photo[None])[0])
         label = int(p.argmax())
-        pictures, ranges = {"the photo": np.asarray(photo)}, {}
+        pictures, ranges = {"the photo": np.asarray(large)}, {}
         for method, (maps, look) in methods.items():
             began = time.perf_counter()
             found = np.asarray(flat(maps(net, photo[None], jnp.asarray([label]))))[0]
             seconds = round(time.perf_counter() - began, 1)
-            large = np.asarray(upsample(jnp.asarray(found), (side, side)))
-            pictures[method] = look(np.asarray(photo), large)
+            pictures[method] = look(
+                np.asarray(large), np.asarray(upsample(jnp.asarray(found), (LARGE, LARGE)))
+            )
             ranges[method] = {"min": float(found.min()), "max": float(found.max()), "seconds": seconds}
             print(f"{path.stem:12} {method:28} {ranges[method]['min']:+.3g} to {ranges[method]['max']:+.3g}")
         compare(out / "compare" / path.stem, pictures)
         shown: list[np.ndarray | None] = [
-            figures.caption(picture, text) for text, picture in pictures.items()
+            figures.caption(_smaller(picture, side), text) for text, picture in pictures.items()
         ]
         columns = -(-len(shown) // rows)
         cells += [shown[i : i + columns] for i in range(0, len(shown), columns)]
@@ -117,6 +119,10 @@ def explain(
     labels = [text for text in names for text in (text, *[""] * (rows - 1))]
     write_image(out / f"{name}.png", figures.sheet(cells, row_labels=labels))
     return numbers
+
+
+def _smaller(picture: np.ndarray, side: int) -> np.ndarray:
+    return np.clip(np.asarray(resize(jnp.asarray(picture), (side, side))), 0, 1)
 
 
 def compare(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:

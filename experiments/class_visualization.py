@@ -113,7 +113,6 @@ def main() -> None:
         "after_jpeg_and_shift": after,
         "objective": "logit + 5 log probability",
         "rate": RATE,
-        "jax": jax.__version__,
     }
     caption = (
         f"Pictures of {len(classes)} classes by {chosen.network} (seed {chosen.seed}): Adam, {steps} steps "

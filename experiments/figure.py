@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,14 @@ def credits(names: Sequence[str]) -> str:
     return f" Photos: {'; '.join(asked)}." if asked else ""
 
 
+def versions() -> dict[str, str]:
+    """Return what the numbers were made with."""
+    names = ("vizsynth", "jax", "jaxlib", "flax", "optax", "numpy", "pillow")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
+
+
 def tell(out: Path, name: str, record: Mapping[str, Any], caption: str, photos: Sequence[str] = ()) -> None:
-    """Write the numbers as `NAME.json` and the caption, with the photos' credits, as `caption.md`."""
-    (out / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    """Write the numbers and versions as `NAME.json`, the caption with the photos' credits as `caption.md`."""
+    numbers = {**record, "versions": versions()}
+    (out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (out / "caption.md").write_text(f"{caption}{credits(photos)}\n")

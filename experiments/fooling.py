@@ -89,7 +89,6 @@ def main() -> None:
         "classes_each": classes,
         "success": success,
         "median": median,
-        "jax": jax.__version__,
     }
     text = (
         f"{len(paths)} photos, each to {classes} classes drawn at random (seed {chosen.seed}), "
