@@ -15,8 +15,8 @@ The least loss of 200 evaluations at 128 px, from the default's noise:
 | brick | 8.656e-3 | 8.025e-3 | 4.700e-3 | 8.277e-3 |
 | ihc | 3.549e-2 | 3.411e-2 | 2.014e-2 | 3.382e-2 |
 
-From white noise, gravel: PyTorch 1.744e-3 and 1.488e-3, ours over pixels 1.919e-3; the spectrum, whose sigmoid
-meets values beyond its ends, 2.5e-2: it is not made for such a start.
+From white noise, gravel: PyTorch 1.744e-3 and 1.488e-3, ours over pixels 1.919e-3; the spectrum, whose
+sigmoid meets values beyond its ends, 2.5e-2: it is not made for such a start.
 
 Needs the `parity` and `lpips` extras.
 """
