@@ -131,7 +131,9 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
         f"(L2 {RADIUS} where it says so; DeepFool and Carlini & Wagner seek the least L2). Success: "
         + "; ".join(f"{name} {numbers['success']:.0%}" for name, numbers in found.items())
         + f". One perturbation of Linf 10/255 for all photos fools {rate:.0%} of them. "
-        "Each difference is magnified until its largest value fills the scale; grey is none."
+        "Each difference is magnified until its largest value fills the scale; grey is none. Goodfellow et "
+        "al., 2014; Moosavi-Dezfooli et al., 2015 and 2016; Kurakin et al., 2016; Carlini & Wagner, 2016; "
+        "Madry et al., 2017; Athalye et al., 2017; Dong et al., 2017; Croce & Hein, 2020."
     )
     figure.tell(out, "attacks", record, caption, [path.stem for path in paths])
 

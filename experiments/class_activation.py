@@ -94,10 +94,13 @@ def run(
         "photos": numbers,
     }
     caption = (
-        f"Class activation maps of the likeliest class, {network} at {DEEP} (CAM at {POOLED}, whose mean "
-        f"is the logit), {side}x{side} px, laid over the photos with weight 0.4. Below, {paths[0].stem} at "
+        f"Class activation maps of the likeliest class, {network} at {DEEP} (CAM at {POOLED}, whose mean is "
+        f"the logit), {side}x{side} px, laid over the photos with weight 0.4. Below, {paths[0].stem} at "
         "layers from shallow to deep: Grad-CAM's means over positions lose the class in shallow layers; "
-        "LayerCAM keeps its edges, and several layers together are sharper than the last alone."
+        "LayerCAM keeps its edges, and several layers together are sharper than the last alone. Zhou et "
+        "al., 2015; Selvaraju et al., 2016; Chattopadhyay et al., 2017; Wang et al., 2019; Desai & "
+        "Ramaswamy, 2020; Fu et al., 2020; Muhammad & Yeasin, 2020; Draelos & Carin, 2020; Jiang et al., "
+        "2021."
     )
     figure.tell(out, "class_activation", record, caption, [path.stem for path in paths])
 

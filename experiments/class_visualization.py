@@ -115,9 +115,9 @@ def main() -> None:
         "rate": RATE,
     }
     caption = (
-        f"Pictures of {len(classes)} classes by {chosen.network} (seed {chosen.seed}): Adam, {steps} steps "
-        "of 0.05 on a Fourier parametrization with decorrelated colours, under padding, jitter, scaling and "
-        "turning. "
+        f"Pictures of {len(classes)} classes (Simonyan, Vedaldi & Zisserman, 2013) by {chosen.network}, seed "
+        f"{chosen.seed}: Adam, {steps} steps of 0.05 on a Fourier parametrization with decorrelated colours, "
+        "under padding, jitter, scaling and turning; and with the four settings of Yosinski et al., 2015. "
         f"Least probability {min(before):.4f}; after JPEG and a shift by {SHIFT} pixels {min(after):.4f}."
     )
     figure.tell(chosen.out, "class_visualization", numbers, caption)

@@ -66,9 +66,9 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
         "photos": dict(zip(names, found, strict=True)),
     }
     caption = (
-        f"The {TOP} likeliest of ImageNet's 1,000 classes for photos of 227x227 px, SqueezeNet 1.1, with "
-        "their probabilities. It has no class for a face, a flower in general or a wall: there it says "
-        "what is nearest."
+        f"The {TOP} likeliest of ImageNet's 1,000 classes for photos of 227x227 px, SqueezeNet 1.1 (Iandola "
+        "et al., 2016), with their probabilities. It has no class for a face, a flower in general or a "
+        "wall: there it says what is nearest."
     )
     figure.tell(out, "classification", record, caption, names)
 

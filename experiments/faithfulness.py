@@ -311,7 +311,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
         f"px, seed {seed}. Best at pointing to the digit: {best['pointing']}; with most energy in its box: "
         f"{best['energy']}; at telling the right one of two digits: {best['right_digit']}; by deletion: "
         f"{best['deletion']}; by insertion: {best['insertion']}. As layers are drawn anew, a map that "
-        "depends on the network changes; edges of the image do not."
+        "depends on the network changes; edges of the image do not (Adebayo et al., Sanity Checks, 2018)."
     )
     figure.tell(out, "faithfulness", record, caption)
 

@@ -55,7 +55,9 @@ def versions() -> dict[str, str]:
 
 
 def tell(out: Path, name: str, record: Mapping[str, Any], caption: str, photos: Sequence[str] = ()) -> None:
-    """Write the numbers and versions as `NAME.json`, the caption with the photos' credits as `caption.md`."""
-    numbers = {**record, "versions": versions()}
+    """Write the numbers as `NAME.json`, the caption and credits as `caption.md`; both tell the versions."""
+    made = versions()
+    numbers = {**record, "versions": made}
     (out / f"{name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (out / "caption.md").write_text(f"{caption}{credits(photos)}\n")
+    by = f"vizsynth {made['vizsynth']}, jax {made['jax']}"
+    (out / "caption.md").write_text(f"{caption}{credits(photos)} Made with {by}.\n")

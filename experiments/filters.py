@@ -57,8 +57,9 @@ def run(out: Path, *, quick: bool = False, seed: int = 0) -> None:
         )
     caption = (
         f"The first filters of {', '.join(networks)} (weights: {', '.join(WEIGHTS[n] for n in networks)}), "
-        "each scaled by its own largest weight, 0 being grey: edges at many angles, bars, and blobs of one "
-        "colour against its opposite. Deeper filters weigh many channels and tell little by themselves."
+        "as Krizhevsky, Sutskever & Hinton, 2012, show them: each scaled by its own largest weight, 0 being "
+        "grey: edges at many angles, bars, and blobs of one colour against its opposite. Deeper filters "
+        "weigh many channels and tell little by themselves."
     )
     figure.tell(out, "filters", {"seed": seed, "results": found}, caption)
 

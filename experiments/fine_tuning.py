@@ -72,7 +72,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, epochs: int = 6, count
         f"Held-out accuracy of SqueezeNet 1.1 on grey squares of ten photos ({len(data.labels)} from left "
         f"halves to learn from, {len(held_out.labels)} from right halves to ask about): fine-tuned from "
         f"ImageNet with all up to {FROZEN_TO} frozen {best:.1%}, from scratch {scratch:.1%}, after the same "
-        "epochs."
+        "epochs (Yosinski et al., How transferable are features in deep neural networks?, 2014)."
     )
     figure.tell(out, "fine_tuning", record, caption)
 

@@ -91,7 +91,8 @@ def main() -> None:
         "median": median,
     }
     text = (
-        f"{len(paths)} photos, each to {classes} classes drawn at random (seed {chosen.seed}), "
+        f"Szegedy et al., 2013: {len(paths)} photos, each to {classes} classes drawn at random (seed "
+        f"{chosen.seed}), "
         f"{chosen.network}: "
         f"{success:.0%} are taken for that class, rounded to eight bits as they are; medians: "
         f"{median['steps']:.0f} steps of length {chosen.step_size}, L2 {median['l2']:.2f}, "

@@ -132,14 +132,15 @@ def run(
         "photos": numbers,
         "completeness": {"change": change, "steps": counts, **found},
     }
+    legendre, of_paper = (values[-1] for values in found.values())
     caption = (
         f"Maps from gradients of the likeliest class's logit, {network}, {side}x{side} px, seed {seed}: "
         f"SmoothGrad, its square and VarGrad from {samples} noisy copies, integrated gradients from grey in "
         f"{steps} steps. Red speaks for the class, blue against it; bright is much, whatever its sign. Of "
-        "{}, the sum of the integrated gradients lacks {:.3g} of {:.3g} by Gauss-Legendre quadrature of {} "
-        "steps, and {:.3g} by the paper's sum.".format(
-            paths[0].stem, found["Gauss-Legendre"][-1], change, counts[-1], found["Riemann, as the paper"][-1]
-        )
+        f"{paths[0].stem}, the sum of the integrated gradients lacks {legendre:.3g} of {change:.3g} by "
+        f"Gauss-Legendre quadrature of {counts[-1]} steps, and {of_paper:.3g} by the paper's sum. Simonyan "
+        "et al., 2013; Zeiler & Fergus, 2013; Springenberg et al., 2014; Shrikumar et al., 2016; "
+        "Sundararajan et al., 2017; Smilkov et al., 2017; Hooker et al., 2018; Adebayo et al., 2018."
     )
     figure.tell(out, "gradients", record, caption, [path.stem for path in paths])
 

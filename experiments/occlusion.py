@@ -95,10 +95,10 @@ def run(
         "photos": numbers,
     }
     caption = (
-        f"How far the probability of the likeliest class falls where a grey square is laid, {network}, "
-        f"{side}x{side} px, squares of {', '.join(map(str, windows))} px, a quarter of one apart: red must "
-        f"be seen, blue is better covered. RISE (seed {seed}) asks the same by {samples} random masks. "
-        "Below, the photos with the square that costs the class most."
+        "How far the probability of the likeliest class falls where a grey square is laid (Zeiler & Fergus, "
+        f"2013), {network}, {side}x{side} px, squares of {', '.join(map(str, windows))} px, a quarter of one "
+        f"apart: red must be seen, blue is better covered. RISE (Petsiuk et al., 2018; seed {seed}) asks the "
+        f"same by {samples} random masks. Below, the photos with the square that costs the class most."
     )
     figure.tell(out, "occlusion", record, caption, [path.stem for path in paths])
 

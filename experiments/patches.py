@@ -177,11 +177,11 @@ def run(
         "results": found,
     }
     caption = (
-        f"The places, up to nine, in {count} crops (three scales of the photos, {size}x{size} px) that "
-        f"excite channels of {network} ({WEIGHTS[network]} weights) most, half as much as the first or more, "
-        "cut to what the neuron sees; beside them guided backpropagation from that neuron. Early channels "
-        "answer to an edge or a colour, later ones to a texture, then to a part. Channels are evenly spaced "
-        "among those alive, not picked."
+        f"Zeiler & Fergus, 2013: the places, up to nine, in {count} crops (three scales of the photos, "
+        f"{size}x{size} px) that excite channels of {network} ({WEIGHTS[network]} weights) most, half as "
+        "much as the first or more, cut to what the neuron sees; beside them guided backpropagation from "
+        "that neuron. Early channels answer to an edge or a colour, later ones to a texture, then to a "
+        "part. Channels are evenly spaced among those alive, not picked."
     )
     figure.tell(out, "patches", record, caption, [path.stem for path in list_images(PHOTOS)])
 

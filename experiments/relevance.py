@@ -95,10 +95,10 @@ def run(
     worst = max(abs(f["score"] - f["pixels"] - f["lost"]) / abs(f["score"]) for f in sums.values())
     record = {"network": network, "seed": seed, "size": side, "photos": numbers, "conservation": sums}
     caption = (
-        f"Layer-wise relevance propagation from the likeliest class's logit, {network}, {side}x{side} px: "
-        "red speaks for the class, blue against it. The rules are the convolutions' (and the first's, where "
-        "one is named after them). What reaches the pixels and what biases and ε have taken add up to "
-        f"the score, through all branches, to {worst:.0e} of it."
+        "Layer-wise relevance propagation (Bach et al., 2015; Kohlbrenner et al., 2019) from the likeliest "
+        f"class's logit, {network}, {side}x{side} px: red speaks for the class, blue against it. The rules "
+        "are the convolutions' (and the first's, where one is named after them). What reaches the pixels "
+        f"and what biases and ε have taken add up to the score, through all branches, to {worst:.0e} of it."
     )
     figure.tell(out, "relevance", record, caption, [path.stem for path in paths])
 
