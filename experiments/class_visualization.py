@@ -67,7 +67,7 @@ def main() -> None:
 
     net = vizsynth.load(chosen.network)
     classes = (130, 949) if chosen.quick else CLASSES  # a flamingo, a strawberry
-    steps, at_once, size = (64, 2, 160) if chosen.quick else (256, 5, 224)
+    steps, at_once, size = (48, 2, 128) if chosen.quick else (256, 5, 224)
     key = jax.random.key(chosen.seed)
     pictures, before, after = [], [], []
     for first in range(0, len(classes), at_once):
@@ -96,7 +96,7 @@ def main() -> None:
     rows = []
     for settings, count in yosinski.TABLE.values():
         made = vizsynth.visualize_regularized(
-            net, some, key=key, settings=settings, rate=RATE, steps=30 if chosen.quick else count, size=size
+            net, some, key=key, settings=settings, rate=RATE, steps=16 if chosen.quick else count, size=size
         )
         rows.append([figures.stretch(image) for image in made.images])
     labels_of = [net.labels[int(label)] for label in some]

@@ -213,7 +213,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
     size = size or (64 if quick else 128)
-    steps = steps or (24 if quick else 128)
+    steps = steps or (16 if quick else 128)
     count = 2 if quick else COUNT
     layers = LAYERS[network]
     photo = read_image(images[0], size=(size, size))
