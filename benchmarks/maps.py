@@ -19,11 +19,10 @@ import vizsynth
 from benchmarks.peers import relative_error, torch_images, torch_vgg16
 from benchmarks.timing import Row, print_rows, rate, row, side_by_side
 
-LABEL = 3
 CONV5_3 = 28  # its place among torchvision's features
 
 
-def grad_cam_rows(net: Any, images: Any, module: Any, peer_images: Any, turns: int) -> list[Row]:
+def grad_cam_rows(net: Any, images: Any, label: int, module: Any, peer_images: Any, turns: int) -> list[Row]:
     """Return Grad-CAM beside pytorch-grad-cam, and beside PyTorch by hand, which runs the tail alone."""
     import torch
 
@@ -37,19 +36,22 @@ def grad_cam_rows(net: Any, images: Any, module: Any, peer_images: Any, turns: i
     cam = GradCAM(model=module, target_layers=[module.features[CONV5_3 + 1]])
 
     def theirs() -> np.ndarray:
-        targets: Any = [ClassifierOutputTarget(LABEL)]
-        return cam(input_tensor=peer_images, targets=targets)
+        module.requires_grad_(True)  # it takes the weights' gradients as well, and fails without
+        targets: Any = [ClassifierOutputTarget(label)]
+        found = cam(input_tensor=peer_images, targets=targets)
+        module.requires_grad_(False)
+        return found
 
     def by_hand() -> np.ndarray:
         with torch.no_grad():
             h = module.features[: CONV5_3 + 2]((peer_images - module.mean) / module.std)
         h.requires_grad_()
-        module.classifier(module.features[CONV5_3 + 2 :](h).flatten(1))[0, LABEL].backward()
+        module.classifier(module.features[CONV5_3 + 2 :](h).flatten(1))[0, label].backward()
         weights: Any = h.grad
         return (weights.mean((2, 3), keepdim=True) * h).sum(1).relu().detach().numpy()
 
     def ours() -> jax.Array:
-        return vizsynth.grad_cam(net, images, LABEL, layer="relu5_3")
+        return vizsynth.grad_cam(net, images, label, layer="relu5_3")
 
     times = side_by_side({"ours": ours, "by hand": by_hand, "pytorch-grad-cam": theirs}, turns=turns)
     error = relative_error(ours(), by_hand())
@@ -59,17 +61,17 @@ def grad_cam_rows(net: Any, images: Any, module: Any, peer_images: Any, turns: i
     ]
 
 
-def path_rows(net: Any, images: Any, module: Any, peer_images: Any, turns: int) -> list[Row]:
+def path_rows(net: Any, images: Any, label: int, module: Any, peer_images: Any, turns: int) -> list[Row]:
     """Return integrated gradients and SmoothGrad beside Captum's."""
     from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 
     integrated, noisy = IntegratedGradients(module), NoiseTunnel(Saliency(module))
 
     def ours() -> jax.Array:
-        return vizsynth.integrated_gradients(net, images, LABEL, steps=50)
+        return vizsynth.integrated_gradients(net, images, label, steps=50)
 
     def theirs() -> np.ndarray:
-        found: Any = integrated.attribute(peer_images, target=LABEL, n_steps=50, internal_batch_size=4)
+        found: Any = integrated.attribute(peer_images, target=label, n_steps=50, internal_batch_size=4)
         return found.detach().numpy().transpose(0, 2, 3, 1)
 
     times = side_by_side({"ours": ours, "Captum": theirs}, turns=turns)
@@ -85,11 +87,11 @@ def path_rows(net: Any, images: Any, module: Any, peer_images: Any, turns: int) 
     ]
 
     def smooth() -> jax.Array:
-        return vizsynth.smooth_grad(net, images, LABEL, key=jax.random.key(0), samples=25)
+        return vizsynth.smooth_grad(net, images, label, key=jax.random.key(0), samples=25)
 
     def captum_smooth() -> np.ndarray:
         found: Any = noisy.attribute(
-            peer_images, nt_samples=25, nt_samples_batch_size=4, stdevs=0.15, target=LABEL, abs=False
+            peer_images, nt_samples=25, nt_samples_batch_size=4, stdevs=0.15, target=label, abs=False
         )
         return found.detach().numpy()
 
@@ -103,7 +105,8 @@ def rows(turns: int = 3) -> list[Row]:
     net = vizsynth.models.vgg16(key=network_key)
     images = jax.random.uniform(image_key, (1, 224, 224, 3))
     module, peer_images = torch_vgg16(net), torch_images(images)
-    setting = (net, images, module, peer_images)
+    label = int(net(images)[0].argmax())  # of others the maps may be 0 everywhere
+    setting = (net, images, label, module, peer_images)
     return [*grad_cam_rows(*setting, 2 * turns + 1), *path_rows(*setting, turns)]
 
 
