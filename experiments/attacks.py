@@ -23,6 +23,7 @@ from jaxtyping import Array
 
 import vizsynth
 from experiments import attributions, figure
+from experiments.attributions import NETWORK, probabilities
 from experiments.figure import PHOTOS
 from vizsynth import figures, transforms
 from vizsynth.files import read_image, write_image
@@ -31,6 +32,7 @@ from vizsynth.images import center_crop
 EPSILON = 2 / 255
 RADIUS = 0.5
 UNIVERSAL = 10 / 255
+IMAGES = tuple(sorted(PHOTOS.glob("*.jpg"), key=lambda path: (path.stem != "chelsea", path)))
 Attack = Callable[[Any, Array, Array], Array]
 
 
@@ -58,17 +60,14 @@ def attacks(key: Array, steps: int, searches: int) -> dict[str, Attack]:
     }
 
 
-def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path] = ()) -> None:
+def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path] = IMAGES) -> None:
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    network = "squeezenet1_1"
-    net = attributions.load(network)
+    net = vizsynth.load(NETWORK)
     side = 112 if quick else 224
-    paths = list(images) or sorted(PHOTOS.glob("*.jpg"), key=lambda path: path.stem != "chelsea")
-    paths = paths[:2] if quick else paths
+    paths = images[:2] if quick else images
     photos = jnp.stack([center_crop(read_image(path, side), (side, side)) for path in paths])
-    softmax = jax.jit(lambda net, x: jax.nn.softmax(net(x)))
-    was = np.asarray(softmax(net, photos))
+    was = np.asarray(probabilities(net, photos))
     labels = jnp.asarray(was.argmax(axis=1).astype(np.int32))
     table = attacks(jax.random.key(seed), steps=10, searches=4)
     if quick:
@@ -80,7 +79,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
         began = time.perf_counter()
         made = jax.block_until_ready(attack(net, photos, labels))
         seconds = time.perf_counter() - began
-        p = np.asarray(softmax(net, made))
+        p = np.asarray(probabilities(net, made))
         away = np.asarray(made - photos)
         fooled = p.argmax(axis=1) != np.asarray(labels)
         found[name] = {
@@ -108,7 +107,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
     v = vizsynth.universal_perturbation(net, photos, epsilon=UNIVERSAL, epochs=1 if quick else 5)
     with_it = jnp.clip(photos + v, 0, 1)
     rate = float(vizsynth.fooling_rate(net, photos, perturbation=v))
-    after = np.asarray(softmax(net, with_it)).argmax(axis=1)
+    after = np.asarray(probabilities(net, with_it)).argmax(axis=1)
     row = [np.asarray(0.5 + v / (2 * UNIVERSAL)), *(np.asarray(image) for image in with_it[:4])]
     heads = [
         f"one perturbation,\nLinf {255 * UNIVERSAL:.0f}/255",
@@ -117,7 +116,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
     write_image(out / "universal.png", figures.sheet([row], column_labels=heads))
     print(f"universal perturbation: {rate:.0%} of {len(paths)}")
     record = {
-        "network": network,
+        "network": NETWORK,
         "seed": seed,
         "size": side,
         "epsilon": EPSILON,
@@ -127,7 +126,7 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
         "universal": {"epsilon": UNIVERSAL, "fooling_rate": rate},
     }
     caption = (
-        f"Attacks on {network} for {len(paths)} photos of {side}x{side} px, seed {seed}: within Linf 2/255 "
+        f"Attacks on {NETWORK} for {len(paths)} photos of {side}x{side} px, seed {seed}: within Linf 2/255 "
         f"(L2 {RADIUS} where it says so; DeepFool and Carlini & Wagner seek the least L2, the latter in but "
         "4 searches of 100 steps where the paper has 9 of up to 10,000). Success: "
         + "; ".join(f"{name} {numbers['success']:.0%}" for name, numbers in found.items())
@@ -139,13 +138,5 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
     figure.tell(out, "attacks", record, caption, [path.stem for path in paths])
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = figure.options(__doc__, "attacks", quick="two photos, small, three attacks")
-    parser.add_argument("--images", type=Path, nargs="+", default=(), metavar="PHOTO")
-    given = parser.parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "attacks", IMAGES)

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-import vizsynth
 from experiments import figure
-from experiments.figure import PHOTOS, WEIGHTS
+from experiments.figure import PHOTOS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import resize, upsample
 
+NETWORK = "squeezenet1_1"  # the one whose classes are in the package
 DEFAULT = (PHOTOS / "chelsea.jpg", PHOTOS / "coffee.jpg", PHOTOS / "flower.jpg")
 LARGE = 454  # pixels of a side: twice what SqueezeNet sees
 Look = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -52,12 +52,10 @@ class Method(NamedTuple):
     look: Look
 
 
-def parser(doc: str | None, name: str) -> Any:
-    """Return the parser of a script that explains photos."""
-    made = figure.options(doc, name, quick="one photo, small, few samples")
-    made.add_argument("--network", choices=tuple(WEIGHTS), default="squeezenet1_1")
-    made.add_argument("--images", type=Path, nargs="+", default=DEFAULT, metavar="PHOTO")
-    return made
+@jax.jit
+def probabilities(net: Any, images: Array) -> Array:
+    """Return the probability of each class, `[n, classes]`."""
+    return jax.nn.softmax(net(images))
 
 
 def flat(maps: Array) -> Array:
@@ -86,7 +84,6 @@ def explain(
         side: of the photos as the network sees them, and in the sheet.
         rows: into how many rows the methods of a photo are broken.
     """
-    probabilities = jax.jit(lambda net, x: jax.nn.softmax(net(x)))
     cells: list[list[np.ndarray | None]] = []
     names, numbers = [], {}
     for path in paths:
@@ -135,9 +132,9 @@ def compare(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
     (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n")
 
 
-def load(network: str) -> Any:
-    """Return a network that has classes, or say which have."""
-    net = vizsynth.load(network, weights=WEIGHTS[network])
-    if not net.labels:
-        raise SystemExit(f"{network}: its weights are a trunk's, without classes; squeezenet1_1 has them")
-    return net
+def main(run: Callable[..., None], doc: str | None, name: str, images: Sequence[Path] = DEFAULT) -> None:
+    """Read the command line of a script that explains photos, and run it."""
+    parser = figure.options(doc, name, quick="few photos, small, few samples")
+    parser.add_argument("--images", type=Path, nargs="+", default=images, metavar="PHOTO")
+    given = parser.parse_args()
+    run(given.out, quick=given.quick, seed=given.seed, images=given.images)

@@ -22,7 +22,7 @@ import numpy as np
 
 import vizsynth
 from experiments import attributions, figure
-from experiments.attributions import Method, bright, over_photo
+from experiments.attributions import NETWORK, Method, bright, over_photo
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 
@@ -77,8 +77,7 @@ def run(
 ) -> None:
     """Make all pictures. Nothing is drawn at random: the seed is recorded alone."""
     out.mkdir(parents=True, exist_ok=True)
-    network = "squeezenet1_1"
-    net = attributions.load(network)
+    net = vizsynth.load(NETWORK)
     side = 128 if quick else 227
     paths = images[:1] if quick else images
     table = methods(DEEP, POOLED)
@@ -86,7 +85,7 @@ def run(
     label = numbers[paths[0].stem]["label"]
     write_image(out / "layers.png", by_layer(net, paths[0], label, SHALLOW_TO_DEEP, side))
     record = {
-        "network": network,
+        "network": NETWORK,
         "seed": seed,
         "size": side,
         "layer": DEEP,
@@ -94,7 +93,7 @@ def run(
         "photos": numbers,
     }
     caption = (
-        f"Class activation maps of the likeliest class, {network} at {DEEP} (CAM at {POOLED}, whose mean is "
+        f"Class activation maps of the likeliest class, {NETWORK} at {DEEP} (CAM at {POOLED}, whose mean is "
         f"the logit), {side}x{side} px, laid over the photos with weight 0.4. Below, {paths[0].stem} at "
         "layers from shallow to deep: Grad-CAM's means over positions lose the class in shallow layers; "
         "LayerCAM keeps its edges, and several layers together are sharper than the last alone. Zhou et "
@@ -105,13 +104,5 @@ def run(
     figure.tell(out, "class_activation", record, caption, [path.stem for path in paths])
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = figure.options(__doc__, "class_activation", quick="one photo, small")
-    parser.add_argument("--images", type=Path, nargs="+", default=attributions.DEFAULT, metavar="PHOTO")
-    given = parser.parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "class_activation")

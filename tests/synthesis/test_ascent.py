@@ -87,6 +87,41 @@ def test_line_search_hands_its_value_on():
     assert (np.diff(trace) >= 0).all()
 
 
+def several(optimizer, count):
+    starts = jax.random.normal(jax.random.key(1), (count, *TARGET.shape))
+    return jax.vmap(lambda x: ascent.init(x, optimizer, key=jax.random.key(0)))(starts)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("optimizer", [ADAM, optax.lbfgs(1.0)], ids=["adam", "lbfgs"])
+def test_each_run_is_the_one_by_itself(optimizer, count):
+    states = several(optimizer, count)
+
+    def one(state):
+        return ascent.run(bowl, optimizer, state, 3, stochastic=False)
+
+    together, traces = jax.jit(lambda states: ascent.run_each(one, states))(states)
+    for i in range(count):
+        alone, trace = jax.jit(one)(jax.tree.map(lambda leaf, i=i: leaf[i], states))
+        np.testing.assert_allclose(together.params[i], alone.params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(traces[i], trace, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_a_line_search_no_branch_is_evaluated_that_is_not_taken(count):
+    """Under vmap a condition becomes a selection between both of its branches, and none is left."""
+    search = optax.lbfgs(1.0)
+
+    def program(each):
+        return str(jax.make_jaxpr(each)(several(search, count)))
+
+    def one(state):
+        return ascent.run(bowl, search, state, 3, stochastic=False)
+
+    assert " cond[" in program(lambda states: ascent.run_each(one, states))
+    assert " cond[" not in program(jax.vmap(one))
+
+
 def test_stands_still_where_it_diverges():
     def cliff(params, key):
         return jnp.where(params[0] > 0.35, jnp.nan, params[0])
