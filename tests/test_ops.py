@@ -34,6 +34,7 @@ CONVS = [  # window, strides, padding, height and width
     ((3, 2), (2, 1), ((4, 7), (6, 3)), (4, 3)),
     ((3, 3), (1, 1), ONE, (2, 2)),  # maps smaller than the window
     ((5, 3), (2, 1), ((2, 2), (1, 1)), (3, 4)),
+    ((1, 3), (1, 1), ((0, 1), (0, 0)), (2, 3)),  # a gradient that is cropped and smaller than the window
     ((4, 4), (4, 4), NONE, (7, 11)),  # rows and columns that no window reaches
 ]
 

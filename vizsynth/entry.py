@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from vizsynth.scores import Class, labels_in
 from vizsynth.types import Network
+from vizsynth.winograd import prepare
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +34,7 @@ def entry(
     check: Callable[..., None] | None = None,
     verify: Callable[[Any], None] | None = None,
     score: Callable[[Any], Any] = Class,
+    many: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public function of a pure one: jitted at definition, its arguments checked.
 
@@ -45,11 +47,12 @@ def entry(
         check: called with the arguments by name before anything is compiled; it raises.
         verify: called with the result where it has values; it warns or raises.
         score: what a bare label means.
+        many: whether so many passes of `net` are made that its kernels are worth a transformation.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        compiled = jax.jit(function, static_argnames=tuple(static))
+        compiled = jax.jit(_preparing(function) if many else function, static_argnames=tuple(static))
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -70,6 +73,19 @@ def entry(
         return call
 
     return decorate
+
+
+def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with its network prepared before, outside of all loops."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments["net"] = prepare(bound.arguments["net"])
+        return function(*bound.args, **bound.kwargs)
+
+    return call
 
 
 def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:

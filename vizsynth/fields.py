@@ -106,6 +106,13 @@ def _pool(x: Any, *, window: tuple[int, int], strides: tuple[int, int], padding:
     return _of(x).through(window, strides)
 
 
+def _count_other(function: Any, *xs: Any, name: str, linear: bool, elementwise: bool) -> _Field:
+    del function, linear
+    if not elementwise:
+        raise TypeError(f"it is not known what {name} sees")
+    return _wider(*map(_of, xs))
+
+
 _counting = Ops(
     standardize=lambda images, how: images,
     conv=lambda x, kernel, bias, *, strides, padding, name: _of(x).through(kernel.shape[:2], strides),
@@ -117,6 +124,7 @@ _counting = Ops(
     adaptive_mean_pool=_all_of_it,
     add=lambda x, y: _wider(_of(x), _of(y)),
     concatenate=lambda xs: _wider(*map(_of, xs)),
+    other=_count_other,
 )
 
 
@@ -129,7 +137,8 @@ def field_size(net: Network, layer: str) -> tuple[float, float]:
     ((3.0, 3.0), (132.0, 132.0))
     """
     known = layer in getattr(net, "layers", (layer,))
-    field = _counted(net, layer, jnp.zeros((1, 1, 1, 3)), _counting) if known else None
+    size = getattr(net, "example_size", (1, 1))  # a traced program has a size
+    field = _counted(net, layer, jnp.zeros((1, *size, 3)), _counting) if known else None
     if field is None:
         raise ValueError(f"the network has no layer {layer!r}")
     return field.rows, field.columns
@@ -291,6 +300,13 @@ def _exact_concatenation(xs: Sequence[Any]) -> Fields:
     return Fields(joined([x.rows for x in seen]), joined([x.columns for x in seen]))
 
 
+def _exact_other(function: Any, x: Any, *more: Any, name: str, linear: bool, elementwise: bool) -> Fields:
+    del function, linear
+    if not elementwise or more:
+        raise TypeError(f"it is not known what {name} sees")
+    return _seen(x)
+
+
 _exact = Ops(
     standardize=lambda images, how: images,
     conv=_exact_conv,
@@ -302,6 +318,7 @@ _exact = Ops(
     adaptive_mean_pool=_exact_mean,
     add=_exact_add,
     concatenate=_exact_concatenation,
+    other=_exact_other,
 )
 
 

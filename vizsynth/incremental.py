@@ -183,7 +183,7 @@ def recording(table: Ops, into: list[Any]) -> Ops:
 
         return call
 
-    return Ops(*(recorded(op) for op in table))
+    return Ops(*(recorded(op) for op in table[:-1]), other=table.other)
 
 
 def _is_winograd(x: Array, kernel: Array, *, strides: Pair = (1, 1), **_: Any) -> bool:

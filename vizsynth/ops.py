@@ -11,7 +11,7 @@ Padding is explicit: `((top, bottom), (left, right))`.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -20,9 +20,23 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from vizsynth import winograd
+
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 Activation = Float[Array, "n h w c"]
+
+
+def other(
+    function: Callable[..., Any],
+    *values: Any,
+    name: str = "",
+    linear: bool = False,
+    elementwise: bool = False,
+) -> Any:
+    """Compute a function that the table has no word for."""
+    del name, linear, elementwise
+    return function(*values)
 
 
 class Ops(NamedTuple):
@@ -51,6 +65,8 @@ class Ops(NamedTuple):
     """`add(x, y)`: the sum of a residual block's two branches."""
     concatenate: Callable[..., Any]
     """`concatenate(xs)`, along the channels."""
+    other: Callable[..., Any] = other
+    """`other(function, *values, name, linear, elementwise)`: anything else, and what is known of it."""
 
 
 def standardize(images: Activation, how: Callable[[Any], Any]) -> Activation:
@@ -65,12 +81,12 @@ def _lax_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _patches_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+def patches_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
     """Convolve as one product of matrices: every window's values times the kernel."""
     kh, kw, channels, outputs = kernel.shape
-    patches = jnp.concatenate(
-        _window_slices(jnp.pad(x, ((0, 0), *padding, (0, 0))), (kh, kw), strides), axis=-1
-    )
+    margins = [(low, high, 0) for low, high in ((0, 0), *padding, (0, 0))]  # below 0 where it crops
+    padded = lax.pad(x, jnp.zeros((), x.dtype), margins)
+    patches = jnp.concatenate(_window_slices(padded, (kh, kw), strides), axis=-1)
     return patches @ kernel.reshape(kh * kw * channels, outputs)
 
 
@@ -85,7 +101,7 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _patches_conv(x, kernel, strides, padding),
+        cpu=lambda x, kernel: patches_conv(x, kernel, strides, padding),
         default=lambda x, kernel: _lax_conv(x, kernel, strides, padding),
     )
 
@@ -133,19 +149,93 @@ def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair
     sub-pixel phases are s² groups of output channels of one convolution over g, woven together at the
     end. With s = 1 it is the convolution with the kernel flipped and its channels exchanged.
     """
-    _, h, w, channels = shape
-    kh, kw, _, outputs = kernel.shape
-    rows, rows_pad = _phase_taps(kh, strides[0], padding[0][0], h, g.shape[1])
-    cols, cols_pad = _phase_taps(kw, strides[1], padding[1][0], w, g.shape[2])
+    rows_pad, cols_pad = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
+    phases = _conv(g, gradient_kernel(kernel, strides, padding), (1, 1), (rows_pad, cols_pad))
+    return cast(Array, phases) if strides == (1, 1) else _interleave(cast(Array, phases), strides, shape)
+
+
+def gradient_kernel(
+    kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
+) -> Float[Array, "kh2 kw2 k c2"]:
+    """Return the kernel that the gradient of a convolution is convolved with, at stride 1.
+
+    With s = 1 it is flipped, its channels exchanged; otherwise it has s² groups of output channels, one
+    for each sub-pixel phase.
+    """
     if strides == (1, 1):
-        kernel = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-        return _conv(g, kernel, (1, 1), (rows_pad, cols_pad))
+        return winograd.flipped(kernel)
+    kh, kw, channels, outputs = kernel.shape
+    rows, _ = _phase_taps(kh, strides[0], padding[0][0], 1, 1)
+    cols, _ = _phase_taps(kw, strides[1], padding[1][0], 1, 1)
     kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))  # index k: a tap that is not there
     kernel = kernel[rows][:, :, cols]  # [rows, s, cols, s, in, out]
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
-    kernel = kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
-    phases = _conv(g, kernel, (1, 1), (rows_pad, cols_pad))
-    return _interleave(cast(Array, phases), strides, channels)[:, :h, :w]
+    return kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
+
+
+@partial(jax.jit, static_argnames=("strides", "padding"))
+def transforms(
+    kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
+) -> tuple[Array | None, ...]:
+    """Return what a `winograd.Kernel` has besides the kernel itself."""
+    gradient = gradient_kernel(kernel, strides, padding)
+    if strides != (1, 1) or not winograd.transformable(kernel):
+        return gradient, None, None
+    return gradient, winograd.transform(kernel), winograd.transform(gradient)
+
+
+def _gradient_padding(
+    g: Sequence[int], kernel: Sequence[int], shape: Sequence[int], strides: Pair, padding: Padding
+) -> Padding:
+    """Return by how much the gradient is padded before it is convolved, of the arrays' shapes."""
+    _, rows = _phase_taps(kernel[0], strides[0], padding[0][0], shape[1], g[1])
+    _, cols = _phase_taps(kernel[1], strides[1], padding[1][0], shape[2], g[2])
+    return rows, cols
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Padding) -> Array:
+    def tiled(x: Array, plain: Array, transformed: Array) -> Array:
+        del plain
+        return winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed)
+
+    def compilers(x: Array, plain: Array, transformed: Array) -> Array:
+        del transformed
+        return _lax_conv(x, plain, (1, 1), padding)
+
+    cropped = any(pad < 0 for pair in padding for pad in pair)
+    if kernel.forward is None or cropped or not winograd.pays(x, kernel.plain):
+        return _fast_conv(x, kernel.plain, strides, padding)
+    return lax.platform_dependent(x, kernel.plain, kernel.forward, cpu=tiled, default=compilers)
+
+
+def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
+    if any(part.perturbed for part in kernel if part is not None):
+        raise ValueError(
+            "the gradient of weights was asked of a network whose kernels were transformed, which would not "
+            "follow them: take the network as it was before vizsynth.prepare"
+        )
+    values: Any = [None if part is None else part.value for part in kernel]
+    kernel = winograd.Kernel(*values)
+    return _prepared_conv(x.value, kernel, strides, padding), (kernel, x.value.shape)
+
+
+def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array):
+    kernel, shape = residuals
+    pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
+    # The gradient's own gradient, at stride 1, is convolved with the kernel again.
+    back = (
+        winograd.Kernel(kernel.gradient, kernel.plain, kernel.backward, kernel.forward)
+        if strides == (1, 1)
+        else winograd.Kernel(kernel.gradient, winograd.flipped(kernel.gradient))
+    )
+    dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
+    if strides != (1, 1):
+        dx = _interleave(dx, strides, shape)
+    return dx, jax.tree.map(jnp.zeros_like, kernel)
+
+
+_prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)
 
 
 def _kernel_gradient(x: Array, g: Array, window: Sequence[int], strides: Pair, padding: Padding) -> Array:
@@ -178,15 +268,17 @@ def _phase_taps(k: int, s: int, pad: int, size: int, g_size: int) -> tuple[np.nd
     tap = (np.arange(s) + pad) % s + s * m
     tap = np.where((m >= 0) & (tap < k), tap, k)
     phases = -(-size // s)
-    return tap, (taps - 1 - low, phases + high - g_size)
+    seen = np.flatnonzero((tap < k).any(axis=1))  # no phase sees what lies outside
+    first, last = int(seen[0]), int(seen[-1])
+    return tap[first : last + 1], (taps - 1 - low - first, phases + high - g_size - (window - 1 - last))
 
 
-def _interleave(phases: Array, strides: Pair, channels: int) -> Array:
-    """Weave `[n, h, w, s·s·c]` into `[n, s·h, s·w, c]`."""
+def _interleave(phases: Array, strides: Pair, shape: Sequence[int]) -> Array:
+    """Weave `[n, h, w, s·s·c]` into `[n, s·h, s·w, c]`, as much of it as `shape` has."""
     n, h, w, _ = phases.shape
     sh, sw = strides
-    woven = phases.reshape(n, h, w, sh, sw, channels).transpose(0, 1, 3, 2, 4, 5)
-    return woven.reshape(n, h * sh, w * sw, channels)
+    woven = phases.reshape(n, h, w, sh, sw, shape[3]).transpose(0, 1, 3, 2, 4, 5)
+    return woven.reshape(n, h * sh, w * sw, shape[3])[:, : shape[1], : shape[2]]
 
 
 def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
@@ -200,19 +292,31 @@ def _with_bias(y: Array, bias: Array | None) -> Array:
 
 def conv(
     x: Activation,
-    kernel: Float[Array, "kh kw c k"],
+    kernel: Float[Array, "kh kw c k"] | winograd.Kernel,
     bias: Float[Array, " k"] | None,
     *,
     strides: Pair = (1, 1),
     padding: Padding = ((0, 0), (0, 0)),
     name: str = "",
 ) -> Float[Array, "n h2 w2 k"]:
-    """Convolve, with a backward pass that is itself a forward convolution on CPU."""
+    """Convolve, with a backward pass that is itself a forward convolution on CPU.
+
+    A kernel that was transformed is used as such where that is faster.
+    """
     _check_window("convolution", name, x, kernel.shape[:2], padding)
+    if isinstance(kernel, winograd.Kernel):
+        if x.dtype == kernel.plain.dtype:
+            return _with_bias(_prepared_conv(x, kernel, strides, padding), bias)
+        kernel = kernel.plain
     kernel = kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return _with_bias(_pointwise(x, kernel, strides), bias)
     return _with_bias(_conv(x, kernel, strides, padding), bias)
+
+
+def takes_transforms(function: Callable[..., Any]) -> bool:
+    """Tell whether a convolution takes a kernel that was transformed, `vizsynth.winograd.Kernel`."""
+    return function is conv or getattr(function, "takes_transforms", False)
 
 
 def plain_conv(
@@ -267,7 +371,14 @@ def _first_maximum(x: Array, window: Pair, strides: Pair, padding: Padding) -> t
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
-    return plain_max_pool(x, window=window, strides=strides, padding=padding)
+    def sliced(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+        return reduce(jnp.maximum, _window_slices(x, window, strides))
+
+    # XLA's CPU backend fuses a window's reduction into the product that follows, and then reduces anew
+    # for every block of it: VGG's first dense layer, of four images, took thirty times as long.
+    compilers = partial(plain_max_pool, window=window, strides=strides, padding=padding)
+    return lax.platform_dependent(x, cpu=sliced, default=compilers)
 
 
 def _max_pool_forward(x: Array, window: Pair, strides: Pair, padding: Padding):
@@ -298,7 +409,7 @@ def _max_pool_backward(window: Pair, strides: Pair, padding: Padding, residuals:
                         total = total + jnp.where(chosen, g[here], jnp.zeros((), g.dtype))
             phases.append(total)
     woven = jnp.stack(phases, axis=3).reshape(*phases[0].shape[:3], -1)
-    return (_interleave(woven, strides, g.shape[3])[:, :h, :w],)
+    return (_interleave(woven, strides, (*g.shape[:1], h, w, g.shape[3])),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

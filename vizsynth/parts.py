@@ -58,29 +58,52 @@ def recomputed(function: Callable[[Any, Any], Any], net: Any, inputs: Any) -> An
     computed again apart from what was computed before, finds both the same, and keeps all after all. Here
     the second time waits for the incoming gradient (`after`).
     """
-    function, constants = jax.closure_convert(function, net, inputs)
-    return _recomputed(function, net, inputs, constants)
+    converted, constants = jax.closure_convert(function, net, inputs)
+
+    def whole(net: Any, inputs: Any, constants: Any) -> Any:
+        return converted(net, inputs, *constants)
+
+    return _recomputed(whole, net, inputs, constants)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recomputed(function: Callable[..., Any], net: Any, inputs: Any, constants: Any) -> Any:
-    return function(net, inputs, *constants)
+    return function(net, inputs, constants)
 
 
-def _forward(function: Callable[..., Any], net: Any, inputs: Any, constants: Any) -> Any:
-    return function(net, inputs, *constants), (net, inputs, constants)
+def _forward(function: Callable[..., Any], *given: Any) -> Any:
+    def part(perturbed: bool) -> Any:
+        return jax.tree.map(lambda leaf: leaf.value if leaf.perturbed == perturbed else None, given)
+
+    varied, fixed = part(True), part(False)
+    return function(*_merged(varied, fixed)), (varied, fixed)
 
 
 def _backward(function: Callable[..., Any], residuals: Any, g: Any) -> Any:
-    net, inputs, constants = residuals
+    varied, fixed = residuals
+    net, inputs, constants = varied
+    g = jax.tree.map(_number, g, is_leaf=_is_zero)
 
-    def again(net: Any, inputs: Any, constants: Any) -> Any:
-        return function(net, inputs, *constants)
+    def again(varied: Any) -> Any:
+        return function(*_merged(varied, fixed))
 
-    return jax.vjp(again, net, after(inputs, g), constants)[1](g)
+    # Weights that are not asked for are no part of it: kernels that were transformed refuse to be.
+    return jax.vjp(again, (net, after(inputs, g), constants))[1](g)[0]
 
 
-_recomputed.defvjp(_forward, _backward)
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, jax.custom_derivatives.SymbolicZero)
+
+
+def _number(x: Any) -> Any:
+    return jnp.zeros(x.shape, x.dtype) if _is_zero(x) else x
+
+
+def _merged(some: Any, others: Any) -> Any:
+    return jax.tree.map(lambda a, b: b if a is None else a, some, others, is_leaf=lambda x: x is None)
+
+
+_recomputed.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def read(

@@ -362,7 +362,26 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
             "first, net = vizsynth.models.fold_batch_norm(net)"
         )
 
+    def other(
+        function: Callable[..., Any],
+        *values: Any,
+        name: str = "",
+        linear: bool = False,
+        elementwise: bool = False,
+    ) -> Array:
+        if linear and len(values) == 1:
+            return shared(function, *values)
+        if not elementwise or len(values) != 1:
+            raise ValueError(
+                f"LRP has no rule for {name!r} of {len(values)} value{'s' * (len(values) != 1)}: it knows "
+                "products with weights, sums, means, maxima, and functions of one value, position by position"
+            )
+        passing = jax.custom_vjp(function)
+        passing.defvjp(lambda x: (function(x), None), lambda _, R: (R,))
+        return passing(*values)
+
     return ops.default._replace(
+        other=other,
         standardize=standardize,
         conv=conv,
         linear=linear,

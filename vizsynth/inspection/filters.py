@@ -5,11 +5,14 @@ figure 3, shows the first layer of AlexNet. A first filter has a colour for each
 ones have as many channels as the layer below has, and are shown channel by channel, in grey.
 """
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vizsynth import ops
 from vizsynth.entry import as_network, entry
 from vizsynth.ops import Ops
 from vizsynth.types import Network
@@ -29,6 +32,12 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
         del bias, strides, padding
         found[name] = kernel
         return jnp.zeros((1, 1, 1, kernel.shape[-1]), x.dtype)
+
+    def shaped(x: Array, kernel: Array, bias: Any, *, strides: Any, padding: Any, name: str) -> Array:
+        found[name] = kernel
+        convolved = partial(ops.conv, strides=strides, padding=padding, name=name)
+        shape = jax.eval_shape(convolved, x, kernel, bias)
+        return jnp.zeros(shape.shape, shape.dtype)
 
     def linear(x: Array, kernel: Array, bias: Any, *, name: str) -> Array:
         del bias, name
@@ -50,7 +59,11 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
         add=_unchanged,
         concatenate=lambda xs: jnp.concatenate(xs, axis=-1),
     )
-    as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
+    size = getattr(net, "example_size", None)
+    if size is None:
+        as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
+    else:  # a traced program takes maps of its own size alone
+        net(jnp.zeros((1, *size, 3)), ops=ops.default._replace(conv=shaped))
     return found
 
 

@@ -1,7 +1,7 @@
 """Layers that hold weights and do their arithmetic through `ops`."""
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from vizsynth import ops as arithmetic
+from vizsynth import winograd
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.types import Key, Value
 
@@ -19,6 +21,10 @@ Net = TypeVar("Net")
 def he_normal(key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Draw weights of variance 2 / fan-in (He et al., Delving Deep into Rectifiers, 2015, eq. 10)."""
     return jax.random.normal(key, shape) * math.sqrt(2 / math.prod(shape[:-1]))
+
+
+class Transformed(nnx.Variable):
+    """What a kernel was transformed to: no weights, they follow from it."""
 
 
 class BatchNorm(nnx.Module):
@@ -66,12 +72,39 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(he_normal(key, (window, window, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.norm = BatchNorm(outputs, name=f"{name}.norm") if norm else None
+        self.transformed: Transformed | None = None
+        self.exact = False
+
+    def prepared(self, exact: bool) -> "Conv":
+        """Return the layer with its kernel transformed, if it has a window; or, exact, never to be."""
+        kernel = self.kernel[...]
+        able = kernel.shape[:2] != (1, 1) and kernel.dtype == jnp.float32
+        if self.exact or not able or (self.transformed is not None and not exact):
+            return self
+        copy = _copy(self)
+        copy.transformed, copy.exact = None, exact
+        if not exact:
+            copy.transformed = nnx.data(
+                Transformed(arithmetic.transforms(kernel, self.strides, self.padding))
+            )
+        return copy
+
+    def unprepared(self) -> "Conv":
+        """Return the layer without transforms."""
+        if self.transformed is None:
+            return self
+        copy = _copy(self)
+        copy.transformed = None
+        return copy
 
     def __call__(self, x: Value, ops: Ops) -> Value:
         """Return the convolved, and normalized, activations."""
+        kernel: Any = self.kernel[...]
+        if self.transformed is not None and arithmetic.takes_transforms(ops.conv):  # no other rule does
+            kernel = winograd.Kernel(kernel, *self.transformed.get_value())
         y = ops.conv(
             x,
-            self.kernel[...],
+            kernel,
             None if self.bias is None else self.bias[...],
             strides=self.strides,
             padding=self.padding,
@@ -97,6 +130,7 @@ def _fold(conv: Conv) -> Conv:
     norm = conv.norm
     if norm is None:
         return conv
+    conv = conv.unprepared()
     factor = norm.scale[...] * lax.rsqrt(norm.variance[...] + BATCH_NORM_EPS)
     bias = jnp.zeros_like(factor) if conv.bias is None else conv.bias[...]
     kernel = conv.kernel[...]

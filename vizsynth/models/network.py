@@ -11,6 +11,7 @@ from jaxtyping import Array
 from vizsynth.images import Standardize
 from vizsynth.ops import Ops
 from vizsynth.types import Images
+from vizsynth.winograd import unprepared
 
 IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """The mean and standard deviation of ImageNet's pixels, as torchvision's weights were trained."""
@@ -65,7 +66,7 @@ def with_precision(net: Net, dtype: Any) -> Net:
     dtype(bfloat16)
     """
     dtype = np.dtype(dtype)
-    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), net)
+    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), unprepared(net))
     return with_attributes(cast, dtype=dtype)
 
 

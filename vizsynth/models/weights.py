@@ -38,6 +38,7 @@ from vizsynth.models.sequential import (
 )
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from vizsynth.models.vgg import VGG, VGGConfig
+from vizsynth.winograd import unprepared
 
 FORMAT = "vizsynth-1"  # the key of the record in the metadata; the number rises when its fields change
 Config = VGGConfig | ResNetConfig | AlexNetConfig | SqueezeNetConfig | SequentialConfig
@@ -131,7 +132,7 @@ def paths(net: Any) -> dict[str, Any]:
     >>> list(paths(skeleton(SqueezeNetConfig())))[:2]
     ['conv1.bias', 'conv1.kernel']
     """
-    leaves, _ = tree_flatten_with_path(net)
+    leaves, _ = tree_flatten_with_path(unprepared(net))
     return {keystr(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves}
 
 
