@@ -130,6 +130,9 @@ def run_each(
         batch_size: how many at once.
     """
     state = runs if isinstance(runs, State) else runs[0]
+    # A run that goes on is to be the program that one is which begins, to the last bit: what makes the
+    # first state is not to be fused into the steps.
+    runs = jax.lax.optimization_barrier(runs)
     together = 1 if _search(state.memory) else batch_size or state.step.shape[0]
     return each(one, runs, together)
 

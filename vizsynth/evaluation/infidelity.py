@@ -66,7 +66,7 @@ def _check(
         raise ValueError(f"noise must be positive, not {noise}")
 
 
-@entry(static=("samples", "batch_size"), check=_check)
+@entry(static=("samples", "batch_size"), check=_check, many=True)
 def infidelity(
     net: Network,
     images: Images,

@@ -73,7 +73,7 @@ def _exchange(
     return Curve(fractions, scores, area)
 
 
-@entry(static=("steps", "batch_size"), check=_check, score=Probability)
+@entry(static=("steps", "batch_size"), check=_check, score=Probability, many=True)
 def deletion(
     net: Network,
     images: Images,
@@ -121,7 +121,7 @@ def deletion(
     return _exchange(net, images, like(baseline, images), target, heatmaps, steps, batch_size)
 
 
-@entry(static=("steps", "batch_size"), check=_check, score=Probability)
+@entry(static=("steps", "batch_size"), check=_check, score=Probability, many=True)
 def insertion(
     net: Network,
     images: Images,

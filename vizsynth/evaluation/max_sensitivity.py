@@ -35,7 +35,7 @@ def _check(images: Array, key: Array, samples: int, radius: Any, batch_size: int
         raise ValueError(f"radius must lie in (0, 1), the images' unit, not {radius}")
 
 
-@entry(static=("of", "samples", "batch_size"), check=_check)
+@entry(static=("of", "samples", "batch_size"), check=_check, many=True)
 def max_sensitivity(
     net: Network,
     images: Images,

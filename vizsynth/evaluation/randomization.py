@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from vizsynth.entry import as_images, as_network, entry
 from vizsynth.evaluation.pixels import at_least_float32, ratio
 from vizsynth.types import Images, Key, Network, Target
+from vizsynth.winograd import unprepared
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 Draw = Callable[[Key, str, Array], Array]
@@ -101,7 +102,7 @@ def parameter_layers(net: Network, images: Images) -> tuple[str, ...]:
         >>> vizsynth.parameter_layers(net, jax.numpy.zeros((1, 16, 16, 3)))
         ('logits', 'conv2', 'conv1')
     """
-    net = as_network(net)
+    net = unprepared(as_network(net))
     images = as_images(images, unit_range=False)
     leaves, structure = jax.tree.flatten(net)
     if not leaves:
@@ -181,6 +182,7 @@ def _similarity(
     draw: Draw,
     cascade: bool,
 ) -> Similarity:
+    net = unprepared(net)  # other weights have other transforms
     chosen, stages = _stages(net, images, layers)
     leaves, structure = jax.tree.flatten(net)
     fresh = [

@@ -64,7 +64,7 @@ def pearson(x: Float[Array, "samples n"], y: Float[Array, "samples n"]) -> Float
     return ratio((x * y).sum(axis=0), jnp.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0)))
 
 
-@entry(static=("samples", "batch_size"), check=_check)
+@entry(static=("samples", "batch_size"), check=_check, many=True)
 def sensitivity_n(
     net: Network,
     images: Images,

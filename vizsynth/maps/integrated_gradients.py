@@ -53,7 +53,7 @@ def _path_gradient(net: Network, images: Images, target: Score, baseline: Images
     return jax.grad(lambda path: evaluate(net, path, target).sum())(path)
 
 
-@entry(static=("steps", "batch_size"), check=_check)
+@entry(static=("steps", "batch_size"), check=_check, many=True)
 def integrated_gradients(
     net: Network,
     images: Images,
@@ -61,7 +61,7 @@ def integrated_gradients(
     *,
     baseline: Any = 0.0,
     steps: int = 50,
-    batch_size: int = 4,
+    batch_size: int = 5,
 ) -> Float[Array, "n h w 3"]:
     """Return (x − x′) ⊙ ∫₀¹ ∂F(x′ + α (x − x′))/∂x dα (section 3, eq. 1).
 
@@ -148,7 +148,7 @@ def _check_adaptive(images: Array, baseline: Any, batch_size: int, max_steps: in
         raise ValueError(f"tolerance must be positive, not {tolerance}")
 
 
-@entry(static=("max_steps", "batch_size"), check=_check_adaptive)
+@entry(static=("max_steps", "batch_size"), check=_check_adaptive, many=True)
 def adaptive_integrated_gradients(
     net: Network,
     images: Images,
@@ -157,7 +157,7 @@ def adaptive_integrated_gradients(
     baseline: Any = 0.0,
     tolerance: float | Array = 0.01,
     max_steps: int = 512,
-    batch_size: int = 4,
+    batch_size: int = 5,
 ) -> Integrated:
     """Return integrated gradients, doubling the steps until each image is complete to a tolerance.
 

@@ -49,7 +49,7 @@ def random_mask(
     return jax.lax.dynamic_slice(mask, (offset[0], offset[1]), size)
 
 
-@entry(static=("samples", "cells", "batch_size"), check=_check, score=Probability)
+@entry(static=("samples", "cells", "batch_size"), check=_check, score=Probability, many=True)
 def rise(
     net: Network,
     images: Images,

@@ -23,7 +23,7 @@ def _check(batch_size: int, **_: Any) -> None:
     check_count(batch_size, "batch_size")
 
 
-@entry(static=("layer", "upsample", "batch_size"), check=_check, verify=warn_if_empty)
+@entry(static=("layer", "upsample", "batch_size"), check=_check, verify=warn_if_empty, many=True)
 def score_cam(
     net: Network,
     images: Images,

@@ -84,7 +84,7 @@ def _moments(
     return fold(update, empty, jnp.arange(samples), batch_size)
 
 
-@entry(static=("samples", "of", "batch_size"), check=_check)
+@entry(static=("samples", "of", "batch_size"), check=_check, many=True)
 def smooth_grad(
     net: Network,
     images: Images,
@@ -94,7 +94,7 @@ def smooth_grad(
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,
-    batch_size: int = 4,
+    batch_size: int = 5,
 ) -> Float[Array, "n ..."]:
     """Return the mean of a map under noise, (1/N) Σ M(x + ε), ε ~ N(0, σ²) (section 2).
 
@@ -128,7 +128,7 @@ def smooth_grad(
     return _moments(net, images, target, key, samples, noise, of, batch_size).mean
 
 
-@entry(static=("samples", "of", "batch_size"), check=_check)
+@entry(static=("samples", "of", "batch_size"), check=_check, many=True)
 def smooth_grad_squared(
     net: Network,
     images: Images,
@@ -138,7 +138,7 @@ def smooth_grad_squared(
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,
-    batch_size: int = 4,
+    batch_size: int = 5,
 ) -> Float[Array, "n ..."]:
     """Return the mean square of a map under noise, (1/N) Σ M(x + ε)² (Hooker et al., section 3.1).
 
@@ -158,7 +158,7 @@ def smooth_grad_squared(
     return moments.deviation / samples + moments.mean**2
 
 
-@entry(static=("samples", "of", "batch_size"), check=_check)
+@entry(static=("samples", "of", "batch_size"), check=_check, many=True)
 def var_grad(
     net: Network,
     images: Images,
@@ -168,7 +168,7 @@ def var_grad(
     samples: int = 50,
     noise: float | Array = 0.15,
     of: Map = gradient,
-    batch_size: int = 4,
+    batch_size: int = 5,
 ) -> Float[Array, "n ..."]:
     """Return the variance of a map under noise, (1/N) Σ (M(x + ε) − mean)² (Adebayo et al., section 2).
 

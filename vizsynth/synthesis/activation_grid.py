@@ -59,7 +59,7 @@ def _check(
 _STATIC = ("layer", "cells", "steps", "size", "optimizer", "batch_size")
 
 
-@entry(static=_STATIC, check=_check, verify=warn_if_diverged)
+@entry(static=_STATIC, check=_check, verify=warn_if_diverged, many=True)
 def activation_grid(
     net: Network,
     image: Image,

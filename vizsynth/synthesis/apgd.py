@@ -243,7 +243,7 @@ def difference_of_logits_ratio(logits: Logits, labels: Labels) -> Numbers:
     return -(mine - best_other(logits, labels)) / (largest[:, 0] - largest[:, 2] + 1e-12)
 
 
-@entry(static=("ball", "steps", "restarts", "targeted"), check=_check)
+@entry(static=("ball", "steps", "restarts", "targeted"), check=_check, many=True)
 def apgd_ce(
     net: Network,
     images: Images,
@@ -316,7 +316,7 @@ def apgd_ce(
     )
 
 
-@entry(static=("ball", "steps", "restarts"), check=_check_dlr)
+@entry(static=("ball", "steps", "restarts"), check=_check_dlr, many=True)
 def apgd_dlr(
     net: Network,
     images: Images,

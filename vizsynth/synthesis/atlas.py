@@ -143,7 +143,12 @@ def _check(
         chunks.keys_for(key, len(directions))
 
 
-@entry(static=("layer", "steps", "size", "optimizer", "batch_size"), check=_check, verify=warn_if_diverged)
+@entry(
+    static=("layer", "steps", "size", "optimizer", "batch_size"),
+    check=_check,
+    verify=warn_if_diverged,
+    many=True,
+)
 def activation_atlas(
     net: Network,
     directions: Float[Array, "m c"],

@@ -39,7 +39,7 @@ def _check(
     check_attack(images, {"epsilon": epsilon, "step_size": step_size}, ball=linf_ball, key=key)
 
 
-@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check)
+@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
 def bim(
     net: Network,
     images: Images,

@@ -65,7 +65,7 @@ def _margin(logits: Logits, labels: Labels, targeted: bool) -> Numbers:
     return other - mine if targeted else mine - other
 
 
-@entry(static=("searches", "steps", "targeted"), check=_check)
+@entry(static=("searches", "steps", "targeted"), check=_check, many=True)
 def carlini_wagner(
     net: Network,
     images: Images,

@@ -23,7 +23,7 @@ def _check(
     check_pictures(net, target, size, transform, steps, state, key)
 
 
-@entry(static=("steps", "size", "optimizer"), check=_check, verify=warn_if_diverged)
+@entry(static=("steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True)
 def visualize_class(
     net: Network,
     target: Target,

@@ -65,6 +65,8 @@ class _State(NamedTuple):
     moved: Images
     """r̂, the sum of the steps."""
     fooled: Bool[Array, " n"]
+    """Whether x was given another label when it was last looked at."""
+    classes: Int[Array, "n k"]
 
 
 def _candidates(logits: Logits, labels: Labels, count: int) -> Int[Array, "n k"]:
@@ -86,21 +88,48 @@ def nearest_fooling(
     batch_size: int,
 ) -> tuple[Images, Bool[Array, " n"]]:
     """Return the images moved until they are not given their labels, and whether they are not."""
+    moved = partial(
+        _moved,
+        steps=steps,
+        candidates=candidates,
+        overshoot=overshoot,
+        margin=margin,
+        batch_size=batch_size,
+    )
+
+    def one_by_one(net: Network, images: Images, labels: Labels) -> tuple[Images, Bool[Array, " n"]]:
+        def one(given: tuple[Array, Array]) -> tuple[Array, Array]:
+            found, fooled = moved(net, given[0][None], given[1][None])
+            return found[0], fooled[0]
+
+        return lax.map(one, (images, labels))
+
+    # On a CPU, classes fill the cores, and an image that is fooled does not wait for the slowest.
+    return lax.platform_dependent(net, images, labels, cpu=one_by_one, default=moved)
+
+
+def _moved(
+    net: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    steps: int,
+    candidates: int,
+    overshoot: float | Array,
+    margin: float | Array,
+    batch_size: int,
+) -> tuple[Images, Bool[Array, " n"]]:
     f = partial(logits_of, net)
-    logits = f(images)
-    # Fixed at the images: the classes to compare with.
-    classes = _candidates(logits, labels, candidates)
     reach = 1 + jnp.asarray(overshoot, images.dtype)
 
-    def smallest_step(x: Images) -> Images:
-        logits, pull = jax.vjp(f, x)
-
+    def smallest_step(logits: Logits, pull: Any, classes: Int[Array, "n k"]) -> Images:
         def gradient(k: Int[Array, " n"]) -> Images:
-            return pull(jax.nn.one_hot(k, logits.shape[-1], dtype=logits.dtype))[0]
+            """Return w_k: the difference of two gradients is one backward pass."""
+            one_hot = partial(jax.nn.one_hot, num_classes=logits.shape[-1], dtype=logits.dtype)
+            return pull(one_hot(k) - one_hot(classes[:, 0]))[0]
 
-        gradients = each(gradient, classes.T, batch_size)
-        values = jnp.take_along_axis(logits, classes, axis=1).T.astype(x.dtype)
-        w = gradients[1:] - gradients[:1]
+        w = each(gradient, classes[:, 1:].T, batch_size)
+        values = jnp.take_along_axis(logits, classes, axis=1).T.astype(images.dtype)
         distance = jnp.abs(values[1:] - values[:1])
         norm = jax.vmap(jax.vmap(l2_norm))(w)
         usable = norm > 0  # two classes may have the same gradient: their boundary is nowhere
@@ -116,21 +145,30 @@ def nearest_fooling(
         return times(length, jnp.take_along_axis(w, nearest[..., None, None, None], axis=0)[0])
 
     def step(state: _State) -> _State:
-        moved = where(state.fooled, state.moved, state.moved + smallest_step(state.x))
-        x = where(state.fooled, state.x, projection_box(images + reach * moved, 0.0, 1.0))
-        return _State(state.step + 1, x, moved, reached(f(x), labels, targeted=False))
+        # One forward pass tells whether the label is gone, and is the one that the gradients go back through.
+        logits, pull = jax.vjp(f, state.x)
+        fooled = reached(logits, labels, targeted=False)
+        # Fixed at the images: the classes to compare with.
+        classes = jnp.where(state.step == 0, _candidates(logits, labels, candidates), state.classes)
+
+        def moved() -> tuple[Images, Images]:
+            moved = where(fooled, state.moved, state.moved + smallest_step(logits, pull, classes))
+            return where(fooled, state.x, projection_box(images + reach * moved, 0.0, 1.0)), moved
+
+        last = fooled.all() | (state.step == steps)
+        x, r = lax.cond(last, lambda: (state.x, state.moved), moved)
+        return _State(state.step + 1, x, r, fooled, classes)
 
     def going_on(state: _State) -> Bool[Array, ""]:
-        return (state.step < steps) & ~state.fooled.all()
+        return (state.step <= steps) & ~state.fooled.all()
 
-    start = _State(
-        jnp.zeros((), jnp.int32), images, jnp.zeros_like(images), reached(logits, labels, targeted=False)
-    )
-    end = lax.while_loop(going_on, step, start)
+    none = jnp.zeros(len(images), bool)
+    classes = jnp.zeros((len(images), candidates), jnp.int32)
+    end = lax.while_loop(going_on, step, _State(jnp.int32(0), images, jnp.zeros_like(images), none, classes))
     return end.x, end.fooled
 
 
-@entry(static=("steps", "candidates", "batch_size"), check=_check)
+@entry(static=("steps", "candidates", "batch_size"), check=_check, many=True)
 def deepfool(
     net: Network,
     images: Images,
@@ -140,7 +178,7 @@ def deepfool(
     candidates: int = 10,
     overshoot: float | Array = 0.02,
     margin: float | Array = 1e-4,
-    batch_size: int = 10,
+    batch_size: int = 9,
 ) -> Images:
     """Return x₀ + (1 + η) Σ_i r_i, r_i = |f_l| / ‖w_l‖₂² w_l at the nearest boundary l of x_i (algorithm 2).
 

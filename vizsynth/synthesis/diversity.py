@@ -63,7 +63,9 @@ def _check(
         raise ValueError(f"diverse pictures are of one target, not of {asked}")
 
 
-@entry(static=("layer", "count", "steps", "size", "optimizer"), check=_check, verify=warn_if_diverged)
+@entry(
+    static=("layer", "count", "steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True
+)
 def visualize_diverse(
     net: Network,
     target: Target,

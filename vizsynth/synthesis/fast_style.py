@@ -365,6 +365,7 @@ def _check_training(
     static=("steps", "size", "batch_size", "content_layers", "style_layers", "optimizer", "relative"),
     check=_check_training,
     verify=warn_if_diverged,
+    many=True,
 )
 def train_style(
     net: Network,

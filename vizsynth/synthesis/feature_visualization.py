@@ -35,7 +35,7 @@ def _check(
         chunks.check_count(batch_size, "batch_size")
 
 
-@entry(static=("steps", "size", "optimizer", "batch_size"), check=_check, verify=warn_if_diverged)
+@entry(static=("steps", "size", "optimizer", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
 def visualize_feature(
     net: Network,
     target: Target,

@@ -32,7 +32,7 @@ def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_
         raise ValueError(f"step_size must be above 0, not {step_size}")
 
 
-@entry(static=("steps",), check=_check)
+@entry(static=("steps",), check=_check, many=True)
 def fool(
     net: Network,
     images: Images,

@@ -63,7 +63,9 @@ def _check(
     check_together(count, key, state)
 
 
-@entry(static=("layer", "count", "steps", "size", "optimizer"), check=_check, verify=warn_if_diverged)
+@entry(
+    static=("layer", "count", "steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True
+)
 def interpolate(
     net: Network,
     first: Target,

@@ -174,7 +174,7 @@ def _check(
     _check_layer(net, images, layer)
 
 
-@entry(static=("layer", "steps", "alpha", "optimizer"), check=_check, verify=warn_if_diverged)
+@entry(static=("layer", "steps", "alpha", "optimizer"), check=_check, verify=warn_if_diverged, many=True)
 def invert(
     net: Network,
     images: Images,

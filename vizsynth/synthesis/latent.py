@@ -131,7 +131,7 @@ def _count(target: Any, key: Any, start: Any) -> int:
     return max(n, begun)
 
 
-@entry(static=("shape", "steps", "size", "batch_size"), check=_check, verify=warn_if_diverged)
+@entry(static=("shape", "steps", "size", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
 def visualize_latent(
     net: Network,
     target: Target,

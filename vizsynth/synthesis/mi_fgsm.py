@@ -48,7 +48,7 @@ def _check(
         raise ValueError(f"decay must not be negative, not {decay}; 0 is bim, 1 the paper's")
 
 
-@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check)
+@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
 def mi_fgsm(
     net: Network,
     images: Images,

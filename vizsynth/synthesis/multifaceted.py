@@ -367,7 +367,7 @@ def _check(
         raise ValueError(f"{n} starts make {n} pictures: give one target and one key, or {n}, not {made}")
 
 
-@entry(static=("steps", "window", "batch_size"), check=_check, verify=warn_if_diverged)
+@entry(static=("steps", "window", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
 def visualize_facets(
     net: Network,
     target: Target,

@@ -94,7 +94,7 @@ def _pgd(
 _STATIC = ("steps", "targeted", "samples", "batch_size")
 
 
-@entry(static=_STATIC, check=_check_linf)
+@entry(static=_STATIC, check=_check_linf, many=True)
 def pgd(
     net: Network,
     images: Images,
@@ -164,7 +164,7 @@ def pgd(
     )
 
 
-@entry(static=_STATIC, check=_check_l2)
+@entry(static=_STATIC, check=_check_l2, many=True)
 def pgd_l2(
     net: Network,
     images: Images,

@@ -178,6 +178,7 @@ def _warn_if_small(net: Any, style: Any, layers: Any, i: int) -> None:
     static=("steps", "content_layers", "style_layers", "optimizer", "relative", "cuts", "ops"),
     check=_check,
     verify=warn_if_diverged,
+    many=True,
 )
 def transfer_style(
     net: Network,

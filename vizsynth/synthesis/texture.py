@@ -204,6 +204,7 @@ def check_run(steps: Any, key: Any, state: Any) -> None:
     static=("size", "steps", "layers", "optimizer", "relative", "cuts", "ops"),
     check=_check,
     verify=warn_if_diverged,
+    many=True,
 )
 def synthesize_texture(
     net: Network,

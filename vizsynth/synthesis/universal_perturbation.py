@@ -110,7 +110,7 @@ def _check(
     check_deepfool(net, images, **deepfool)
 
 
-@entry(static=("ball", "epochs", "steps", "candidates", "batch_size"), check=_check)
+@entry(static=("ball", "epochs", "steps", "candidates", "batch_size"), check=_check, many=True)
 def universal_perturbation(
     net: Network,
     images: Images,

@@ -117,7 +117,7 @@ def _check(net: Any, target: Any, key: Any, steps: int, size: Size, state: Any, 
     check_pictures(net, target, size, None, steps, state, key)
 
 
-@entry(static=("steps", "size"), check=_check, verify=warn_if_diverged)
+@entry(static=("steps", "size"), check=_check, verify=warn_if_diverged, many=True)
 def visualize_regularized(
     net: Network,
     target: Target,
