@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vizsynth import ablation, incremental, ops
+from vizsynth.ablation import Ablated
 from vizsynth.chunks import check_count, each
 from vizsynth.entry import entry
 from vizsynth.linearity import is_affine
 from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
-from vizsynth.taps import evaluate, replace
+from vizsynth.taps import evaluate, replace, run
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
@@ -29,7 +31,8 @@ def ablation_cam(
     """Return L = relu(Σ_k w_k A^k), w_k = (y − y_k) / y (eq. 3, 4).
 
     y_k is the score with the channel A^k held at 0; the weight is by how much the score falls without it.
-    Only what comes after the layer is run again; where that is affine, as global average pooling and a
+    Only what comes after the layer is run again, and of the first operation that mixes the channels only
+    the weights of this one (`vizsynth.ablation`); where all of it is affine, as global average pooling and a
     matrix are, one gradient gives all of the y_k.
 
     Args:
@@ -55,17 +58,31 @@ def ablation_cam(
         (2, 3, 3)
     """
     A = layer_maps(net, images, layer)
+    clean: list[Any] = []
 
     def score(A: Array) -> Float[Array, " n"]:
         return evaluate(net, images, target, tap=replace({layer: A}))
 
-    def without(channel: Array) -> Float[Array, " n"]:
+    def without_in_whole(channel: Array) -> Float[Array, " n"]:
         return score(A.at[..., channel].set(0))
+
+    def without(channel: Array) -> Float[Array, " n"]:
+        changed = Ablated(A, jnp.zeros_like(A[..., :1]), channel)
+        hold: Any = lambda name, value: changed if name == layer else value  # noqa: E731
+        seen = run(net, images, target.layers, tap=hold, ops=ablation.table(clean))[1]
+        return target({name: a.dense() if isinstance(a, Ablated) else a for name, a in seen.items()})
 
     y, gradient = jax.vjp(score, A)
     if is_affine(score, A):  # a head of global average pooling: y_k = y − Σ_ij A^k_ij ∂y/∂A^k_ij
         y_k = y[None] - (A * gradient(jnp.ones_like(y))[0]).sum(axis=(1, 2)).T
     else:
-        y_k = each(without, jnp.arange(A.shape[-1]), batch_size)
+        channels = jnp.arange(A.shape[-1])
+        try:
+            evaluate(
+                net, images, target, tap=replace({layer: A}), ops=incremental.recording(ops.default, clean)
+            )
+            y_k = each(without, channels, batch_size)
+        except (TypeError, AttributeError):  # a network that does arithmetic outside of `ops`
+            y_k = each(without_in_whole, channels, batch_size)
     w = (y[None] - y_k) / jnp.where(y == 0, 1, y)[None]
     return jax.nn.relu(jnp.einsum("kn,nijk->nij", w, A))
