@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from vizsynth.chunks import check_count, keys_for
 from vizsynth.entry import as_images, entry, is_concrete
-from vizsynth.images import Pixels, roll, transform_affine
+from vizsynth.images import Pixels, transform_affine
+from vizsynth.rows import roll_of
 from vizsynth.scores import LayerNorm, _Algebra
 from vizsynth.taps import evaluate, features, run
 from vizsynth.types import Activations, Images, Keys, Network, Synthesis, Target
@@ -201,6 +202,7 @@ def ascend(
 ) -> tuple[Images, Float[Array, " n"]]:
     """Return roll, x ← x + step_size g / mean|g|, unroll, clip to [0, 1]; and the objective before it."""
     shift = jax.vmap(lambda key: jax.random.randint(key, (2,), -jitter, jitter + 1))(keys)
+    roll = roll_of(net)
     rolled = jax.vmap(lambda x, s: roll(x, (s[0], s[1])))(x, shift)
 
     def total(rolled: Images) -> tuple[Array, Array]:
@@ -215,7 +217,7 @@ def ascend(
     return jnp.clip(unrolled, 0, 1), values.astype(x.dtype)
 
 
-@entry(static=("layer", "octaves", "octave_scale", "steps", "take"), check=_check)
+@entry(static=("layer", "octaves", "octave_scale", "steps", "take"), check=_check, many=True)
 def deepdream(
     net: Network,
     images: Images,
