@@ -217,6 +217,7 @@ GIVEN = {
     "fine-tune": [FOLDER],
     "fool": [PHOTO, "--to", "espresso"],
     "invert": [PHOTO],
+    "map": [FOLDER],
     "neighbors": [FOLDER],
     "patches": ["../classes/one"],
     "report": [PHOTO],

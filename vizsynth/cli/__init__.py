@@ -28,6 +28,7 @@ COMMANDS = (
     "fine-tune",
     "fool",
     "invert",
+    "map",
     "neighbors",
     "networks",
     "patches",

@@ -190,9 +190,12 @@ def finish(folder: Path, made: Sequence[Made]) -> None:
 
 @contextmanager
 def bar(
-    what: str, steps: int, quiet: bool, unit: str = "steps"
+    what: str, steps: int, quiet: bool, unit: str = "steps", *, begun: int = 0, rate: bool = False
 ) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """Give a function to call with the steps done and the trace since: a bar, or a line at the end."""
+    """Give a function to call with the steps done and the trace since: a bar, or a line at the end.
+
+    `begun` were done before; with `rate` the bar tells how many are done a second, too.
+    """
     if quiet:
         yield lambda done, trace: None
         return
@@ -203,8 +206,12 @@ def bar(
     common.need_extra("tqdm")
     from tqdm import tqdm
 
-    layout = "{desc} {bar:20} {n_fmt}/{total_fmt} " + unit + ", {remaining} left{postfix}"
-    with tqdm(total=steps, file=sys.stderr, leave=False, bar_format=layout, desc=f"{what}: compiling") as bar:
+    speed = ", {rate_noinv_fmt}" if rate else ""
+    layout = "{desc} {bar:20} {n_fmt}/{total_fmt} " + unit + speed + ", {remaining} left{postfix}"
+    with tqdm(
+        total=steps, initial=begun, file=sys.stderr, leave=False, bar_format=layout,
+        desc=f"{what}: compiling", unit=f" {unit}",
+    ) as bar:  # fmt: skip
 
         def advance(done: int, trace: np.ndarray) -> None:
             bar.set_description_str(what)

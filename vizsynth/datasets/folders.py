@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -120,7 +120,7 @@ def read_batches(
     """
     box = (size, size) if isinstance(size, int) else size
     found: list[tuple[int, np.ndarray]] = []
-    for place, result in enumerate(_ahead(paths, box, 2 * batch_size)):
+    for place, result in enumerate(read_ahead(paths, box, 2 * batch_size)):
         try:
             found.append((place, result.result()))
         except (ImageFileError, OSError) as error:
@@ -132,8 +132,8 @@ def read_batches(
         yield _batch(found)
 
 
-def _ahead(paths: Sequence[Path], size: tuple[int, int], count: int) -> Iterator[Future[np.ndarray]]:
-    """Yield the pictures in order while threads read the `count` that come next."""
+def read_ahead(paths: Iterable[Path], size: tuple[int, int], count: int) -> Iterator[Future[np.ndarray]]:
+    """Yield the pictures in order while threads read the `count` that come next, and no path beyond."""
     pool = ThreadPoolExecutor(THREADS)
     rest = iter(paths)
     waiting = deque(pool.submit(read_pixels, path, size) for path in islice(rest, count))
