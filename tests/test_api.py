@@ -27,6 +27,7 @@ BY_POSITION = {
     "write_image": {"path", "image"},
     "adapt": {"module", "params"},
     "receptive_field": {"net", "layer", "position", "image_size"},
+    "over_rows": {"mesh"},
     "fuse": {"size"},
     "magnified": {"before", "after"},
     "blurred": {"sigma"},
@@ -50,6 +51,8 @@ BY_POSITION = {
     "nearest_neighbors": {"queries"},
     "same_class_share": {"indices", "query_labels"},
     "grid_layout": {"points"},
+    "stream": {"function"},
+    "largest_batch": {"function", "size"},
     "segment": {"heatmap"},
     "intersection_over_union": {"mask", "truth"},
 }

@@ -11,14 +11,14 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
-    ("types",),
+    ("types", "winograd", "memory"),
     ("scores",),
     ("entry",),
     ("taps", "images", "ops", "chunks", "linearity"),
-    ("priors", "transforms", "parametrizations", "updates", "colors", "fields"),
-    ("rules", "ascent", "models", "winograd", "incremental", "parts"),
+    ("priors", "transforms", "parametrizations", "updates", "colors", "fields", "streams", "capacity"),
+    ("rules", "ascent", "models", "incremental", "ablation", "parts", "programs", "rows"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
-    ("files", "figures", "page", "planted", "datasets", "sheets"),
+    ("files", "figures", "page", "planted", "datasets", "sheets", "stores"),
     ("api", "cli"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -27,7 +27,7 @@ ALLOWED = {
     ("chunks", "taps"),
     ("models", "rules"),
     ("incremental", "models"),
-    ("incremental", "winograd"),
+    ("ablation", "incremental"),
     ("files", "figures"),
     ("sheets", "figures"),
     ("datasets", "files"),

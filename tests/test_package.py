@@ -13,7 +13,7 @@ from documents import ROOT
 
 pytestmark = pytest.mark.slow
 
-NEEDED = "gallery,hub,onnx"  # the extras that the examples of all docstrings need
+NEEDED = "gallery,hub,onnx,store"  # the extras that the examples of all docstrings need
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:

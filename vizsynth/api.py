@@ -5,6 +5,7 @@ imports it when one of its names is first asked for.
 """
 
 from vizsynth import models as models
+from vizsynth.capacity import largest_batch as largest_batch
 from vizsynth.evaluation.average_drop import average_drop as average_drop
 from vizsynth.evaluation.average_drop import average_gain as average_gain
 from vizsynth.evaluation.average_drop import increase_in_confidence as increase_in_confidence
@@ -73,7 +74,11 @@ from vizsynth.maps.smooth_grad import smooth_grad as smooth_grad
 from vizsynth.maps.smooth_grad import smooth_grad_squared as smooth_grad_squared
 from vizsynth.maps.smooth_grad import var_grad as var_grad
 from vizsynth.maps.xgrad_cam import xgrad_cam as xgrad_cam
+from vizsynth.memory import keep_memory as keep_memory
 from vizsynth.models import load as load
+from vizsynth.programs import adapt as adapt
+from vizsynth.rows import over_rows as over_rows
+from vizsynth.streams import stream as stream
 from vizsynth.synthesis.activation_grid import activation_grid as activation_grid
 from vizsynth.synthesis.adain import adain as adain
 from vizsynth.synthesis.adain import adain_loss as adain_loss
@@ -125,3 +130,4 @@ from vizsynth.taps import features as features
 from vizsynth.training import Examples as Examples
 from vizsynth.training import fit as fit
 from vizsynth.training import predict as predict
+from vizsynth.winograd import prepare as prepare
