@@ -11,9 +11,13 @@ from pathlib import Path
 
 import jax
 
+import vizsynth
 from benchmarks.timing import Row, print_rows, rate
 
-NAMES = ("image_gradient", "maps")
+NAMES = (
+    *("image_gradient", "trunk", "style", "residual", "maps", "occlusion", "ablation_cam", "pgd", "deepfool"),
+    *("pictures", "curves"),
+)
 
 
 def main() -> None:
@@ -28,6 +32,7 @@ def main() -> None:
     if chosen.turns < 1:
         parser.error(f"--turns must be at least 1, not {chosen.turns}")
 
+    vizsynth.keep_memory()  # of both sides
     found: list[Row] = []
     for name in chosen.names or NAMES:
         print(f"{name} ...", flush=True)

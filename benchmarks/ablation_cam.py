@@ -2,34 +2,26 @@
 
 VGG-16 at 224 px, `conv5_3` rectified (512 channels); random weights, the same on both sides.
 
-    python -m benchmarks.ablation_cam [--turns 3]
+    python -m benchmarks.ablation_cam [--turns 1]
 
-Needs the `parity` extra and tests/parity/install_peers.sh.
+Needs the `parity` extra and `tests/parity/install_peers.sh`. Of the turns asked for a fifth are taken:
+pytorch-grad-cam's take minutes.
 """
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 import vizsynth
-from benchmarks.peers import relative_error, torch_images, torch_vgg16
-from benchmarks.timing import side_by_side
+from benchmarks.peers import published, relative_error, torch_images, torch_vgg16
+from benchmarks.timing import Row, print_rows, rate, row, side_by_side
 
 
-def main() -> None:
-    """Print the times, their ratio, and how far the maps are apart."""
-    parser = argparse.ArgumentParser(description="Ablation-CAM beside pytorch-grad-cam's.")
-    parser.add_argument("--turns", type=int, default=1)
-    chosen = parser.parse_args()
-
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "parity"))
-    from peers import peer  # type: ignore[attr-defined]  # tests/parity/peers.py
-
-    peer("pytorch_grad_cam")
+def rows(turns: int = 1) -> list[Row]:
+    """Return the map of one image."""
+    published("pytorch_grad_cam")
     from pytorch_grad_cam import AblationCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -41,13 +33,17 @@ def main() -> None:
     module.requires_grad_(True)
     cam = AblationCAM(model=module, target_layers=[module.features[29]])
     cam.batch_size = 32
+    fast = vizsynth.prepare(net)
 
     def ours() -> jax.Array:
-        return vizsynth.ablation_cam(net, images, label, layer="relu5_3")
+        return vizsynth.ablation_cam(fast, images, label, layer="relu5_3")
+
+    kept: list[np.ndarray] = []
 
     def theirs() -> np.ndarray:
         targets: Any = [ClassifierOutputTarget(label)]
-        return cam(input_tensor=peer_images, targets=targets)
+        kept[:] = [cam(input_tensor=peer_images, targets=targets)]
+        return kept[0]
 
     def scaled(maps: np.ndarray) -> np.ndarray:
         """Scale and resize as pytorch-grad-cam does."""
@@ -56,11 +52,19 @@ def main() -> None:
         low = maps - maps.min()
         return np.asarray(cv2.resize((low / (1e-7 + low.max())).astype(np.float32), (224, 224)))
 
-    times = side_by_side({"ours": ours, "pytorch-grad-cam": theirs}, turns=chosen.turns)
-    print(f"VGG-16, 224 px, relu5_3, {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    print(f"ours {times.median('ours'):.2f} s, pytorch-grad-cam {times.median('pytorch-grad-cam'):.2f} s")
-    print(f"  {times.ratio_line('pytorch-grad-cam', 'ours')}")
-    print(f"  maps differ by {relative_error(scaled(np.asarray(ours()[0])), theirs()[0]):.1e} of their norm")
+    peer = "pytorch-grad-cam"
+    times = side_by_side({"ours": ours, peer: theirs}, turns=max(1, turns // 5))
+    error = relative_error(scaled(np.asarray(ours()[0])), kept[0][0])
+    return [row("Ablation-CAM, VGG-16, 224 px, relu5_3", peer, times, "ours", peer, error=error)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Ablation-CAM beside pytorch-grad-cam's.")
+    parser.add_argument("--turns", type=int, default=1)
+    chosen = parser.parse_args()
+    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
+    print_rows(rows(chosen.turns))
 
 
 if __name__ == "__main__":

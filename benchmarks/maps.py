@@ -1,6 +1,6 @@
 """How fast are whole maps beside those of Captum and pytorch-grad-cam?
 
-VGG-16 at 224 px, one image; random weights, the same on both sides.
+VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepared (`vizsynth.prepare`).
 
     python -m benchmarks.maps [--turns 3]
 
@@ -8,15 +8,13 @@ Needs the `parity` extra and `tests/parity/install_peers.sh`.
 """
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 import vizsynth
-from benchmarks.peers import relative_error, torch_images, torch_vgg16
+from benchmarks.peers import published, relative_error, torch_images, torch_vgg16
 from benchmarks.timing import Row, print_rows, rate, row, side_by_side
 
 CONV5_3 = 28  # its place among torchvision's features
@@ -26,10 +24,7 @@ def grad_cam_rows(net: Any, images: Any, label: int, module: Any, peer_images: A
     """Return Grad-CAM beside pytorch-grad-cam, and beside PyTorch by hand, which runs the tail alone."""
     import torch
 
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "parity"))
-    from peers import peer  # type: ignore[attr-defined]  # tests/parity/peers.py
-
-    peer("pytorch_grad_cam")
+    published("pytorch_grad_cam")
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -71,7 +66,7 @@ def path_rows(net: Any, images: Any, label: int, module: Any, peer_images: Any, 
         return vizsynth.integrated_gradients(net, images, label, steps=50)
 
     def theirs() -> np.ndarray:
-        found: Any = integrated.attribute(peer_images, target=label, n_steps=50, internal_batch_size=4)
+        found: Any = integrated.attribute(peer_images, target=label, n_steps=50, internal_batch_size=5)
         return found.detach().numpy().transpose(0, 2, 3, 1)
 
     times = side_by_side({"ours": ours, "Captum": theirs}, turns=turns)
@@ -91,7 +86,7 @@ def path_rows(net: Any, images: Any, label: int, module: Any, peer_images: Any, 
 
     def captum_smooth() -> np.ndarray:
         found: Any = noisy.attribute(
-            peer_images, nt_samples=25, nt_samples_batch_size=4, stdevs=0.15, target=label, abs=False
+            peer_images, nt_samples=25, nt_samples_batch_size=5, stdevs=0.15, target=label, abs=False
         )
         return found.detach().numpy()
 
@@ -105,6 +100,7 @@ def rows(turns: int = 3) -> list[Row]:
     net = vizsynth.models.vgg16(key=network_key)
     images = jax.random.uniform(image_key, (1, 224, 224, 3))
     module, peer_images = torch_vgg16(net), torch_images(images)
+    net = vizsynth.prepare(net)
     label = int(net(images)[0].argmax())  # of others the maps may be 0 everywhere
     setting = (net, images, label, module, peer_images)
     return [*grad_cam_rows(*setting, 2 * turns + 1), *path_rows(*setting, turns)]

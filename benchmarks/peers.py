@@ -1,8 +1,24 @@
 """Networks of ours in PyTorch, with our weights: what the peers are timed on."""
 
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vizsynth.models import fold_batch_norm
+from vizsynth.models.layers import BATCH_NORM_EPS
+from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU
+
+
+def published(name: str) -> Any:
+    """Import a peer that `tests/parity/install_peers.sh` installs without its dependencies."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "parity"))
+    from peers import peer  # type: ignore[attr-defined]  # tests/parity/peers.py
+
+    return peer(name)
 
 
 def torch_vgg16(net: Any) -> Any:
@@ -93,6 +109,150 @@ def torch_squeezenet(net: Any) -> Any:
 
     module = SqueezeNet().eval().requires_grad_(False)
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _weighted(module: Any, layer: Any) -> Any:
+    """Give a convolution or a product with a matrix the weights of ours."""
+    import torch
+
+    kernel = np.asarray(layer.kernel[...])
+    order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+    module.weight.data = torch.from_numpy(kernel.transpose(order).copy())
+    if layer.bias is not None:
+        module.bias.data = torch.from_numpy(np.array(layer.bias[...]))
+    return module
+
+
+def torch_resnet(net: Any, *, folded: bool) -> Any:
+    """Return a ResNet of ours as a PyTorch module, its batch normalization folded into it or not."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(2)
+    if folded:
+        net = fold_batch_norm(net)
+
+    def convolution(conv: Any) -> nn.Module:
+        window, _, inputs, outputs = conv.kernel[...].shape
+        layer: nn.Module = nn.Conv2d(
+            inputs,
+            outputs,
+            window,
+            stride=conv.strides[0],
+            padding=conv.padding[0][0],
+            bias=conv.bias is not None,
+        )
+        _weighted(layer, conv)
+        if conv.norm is None:
+            return layer
+        norm = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS)
+        pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "variance"))
+        for theirs, ours in pairs:
+            getattr(norm, theirs).data = torch.from_numpy(np.array(getattr(conv.norm, ours)[...]))
+        return nn.Sequential(layer, norm)
+
+    class Block(nn.Module):
+        def __init__(self, block: Any) -> None:
+            super().__init__()
+            convs = [conv for conv in (block.conv1, block.conv2, block.conv3) if conv is not None]
+            self.convs = nn.ModuleList([convolution(conv) for conv in convs])
+            self.projection = nn.Identity() if block.projection is None else convolution(block.projection)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = x
+            for i, conv in enumerate(self.convs):
+                h = conv(h) if i == 0 else conv(h.relu_())  # in place, as torchvision's
+            return (h + self.projection(x)).relu_()
+
+    class ResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
+            blocks = [Block(b) for stage in range(1, 5) for b in getattr(net, f"layer{stage}")]
+            stem = [convolution(net.conv1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)]
+            self.features = nn.Sequential(*stem, *blocks)
+            self.fc = _weighted(nn.Linear(*net.fc.kernel[...].shape), net.fc)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.features((images - self.mean) / self.std).mean((2, 3)))
+
+    return ResNet().eval().requires_grad_(False)
+
+
+def torch_sequential(net: Any) -> Any:
+    """Return a network of layers of ours as a PyTorch module: images `[n, 3, h, w]` in [0, 1] to logits."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(2)
+
+    def module(name: str, layer: Any) -> list[nn.Module]:
+        match layer:
+            case Conv():
+                pad = layer.window // 2 if layer.padding is None else layer.padding
+                inputs, outputs = getattr(net, name).kernel[...].shape[2:]
+                conv = nn.Conv2d(inputs, outputs, layer.window, layer.stride, pad)
+                return [_weighted(conv, getattr(net, name))]
+            case ReLU():
+                return [nn.ReLU()]
+            case MaxPool():
+                return [nn.MaxPool2d(layer.window, layer.stride or layer.window)]
+            case GlobalMean():
+                return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            case Dense():
+                dense = getattr(net, name)
+                return [_weighted(nn.Linear(*dense.kernel[...].shape), dense)]
+            case _:
+                raise NotImplementedError(layer)
+
+    class Sequential(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in net.standardize)
+            pairs = zip(net.layers, net.config.stack, strict=True)
+            self.features = nn.Sequential(*(m for name, layer in pairs for m in module(name, layer)))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.features((images - self.mean) / self.std)
+
+    found = Sequential().eval().requires_grad_(False)
+    return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def faster_layout(
+    module: Any, images: Any, call: Callable[[Any, Any], Any], *, calls: int = 3
+) -> tuple[Any, Any, str]:
+    """Return a module and its images in the layout in which `call` of them is faster, and its name."""
+    import torch
+
+    def placed(layout: Any) -> tuple[Any, Any]:
+        return module.to(memory_format=layout), images.contiguous(memory_format=layout)
+
+    layouts = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+    seconds = {}
+    for name, layout in layouts.items():
+        setting = placed(layout)
+        call(*setting)
+        each = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            call(*setting)
+            each.append(time.perf_counter() - start)
+        seconds[name] = min(each)
+    fastest = min(seconds, key=lambda name: seconds[name])
+    return *placed(layouts[fastest]), fastest
+
+
+def torch_gradient(module: Any, images: Any, label: int) -> Any:
+    """Return the gradient of a logit with respect to the images, as PyTorch's."""
+    x = images.detach().clone().requires_grad_()
+    module(x)[:, label].sum().backward()
+    return x.grad
+
+
+def nhwc(images: Any) -> np.ndarray:
+    """Return PyTorch's images as ours."""
+    return images.detach().numpy().transpose(0, 2, 3, 1)
 
 
 def torch_images(images: Any) -> Any:

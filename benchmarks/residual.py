@@ -1,0 +1,85 @@
+"""How fast is the gradient of a logit of a ResNet with respect to the image, beside PyTorch's?
+
+ResNet-50 and ResNet-18 at 224 px, one image; random weights, the same on both sides. Ours has its batch
+normalization folded into the convolutions (`vizsynth.models.fold_batch_norm`); PyTorch's is timed folded and
+not, with its weights frozen, in the layout in which it is the faster.
+
+    python -m benchmarks.residual [--turns 7] [--steps 10]
+
+Needs the `parity` extra.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+import vizsynth
+from benchmarks.peers import faster_layout, nhwc, relative_error, torch_gradient, torch_images, torch_resnet
+from benchmarks.timing import Row, print_rows, rate, row, side_by_side
+from vizsynth.types import Images, Network
+
+LABEL = 3
+NETWORKS = {"ResNet-50": vizsynth.models.resnet50, "ResNet-18": vizsynth.models.resnet18}
+
+
+def of_network(name: str, turns: int, steps: int) -> list[Row]:
+    """Return the gradient by itself, and a step of it in a scan."""
+    network_key, image_key = jax.random.split(jax.random.key(0))
+    net = NETWORKS[name](key=network_key)
+    images = jax.random.uniform(image_key, (1, 224, 224, 3))
+    fast = vizsynth.prepare(vizsynth.models.fold_batch_norm(net))
+
+    def logit(net: Network, images: Images) -> Array:
+        return net(images)[0, LABEL]
+
+    gradient = jax.jit(jax.grad(logit, argnums=1))
+
+    @jax.jit
+    def ascent(net: Network, images: Images) -> Images:
+        def step(x: Images, _: None) -> tuple[Images, None]:
+            return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None
+
+        return jax.lax.scan(step, images, None, length=steps)[0]
+
+    def of_peer(folded: bool) -> tuple[str, Callable[[], Any]]:
+        def call(module: Any, images: Any) -> Any:
+            return torch_gradient(module, images, LABEL)
+
+        module, peer_images, layout = faster_layout(
+            torch_resnet(net, folded=folded), torch_images(images), call
+        )
+        return f"PyTorch{', BatchNorm folded' * folded} ({layout})", lambda: call(module, peer_images)
+
+    peers = dict(of_peer(folded) for folded in (True, False))
+    times = side_by_side({"ours": lambda: gradient(fast, images), **peers}, turns=turns)
+    found = gradient(fast, images)
+    work = f"{name} image gradient, 224 px"
+    rows = [
+        row(work, peer, times, "ours", peer, error=relative_error(found, nhwc(call())))
+        for peer, call in peers.items()
+    ]
+    times = side_by_side({"ours": lambda: ascent(fast, images), **peers}, turns=turns)
+    work = f"{work}, a step of {steps} in a scan"
+    return [*rows, *(row(work, peer, times, "ours", peer, of=steps) for peer in peers)]
+
+
+def rows(turns: int = 7, steps: int = 10) -> list[Row]:
+    """Return those of both networks."""
+    return [found for name in NETWORKS for found in of_network(name, turns, steps)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Image gradients of ResNets beside PyTorch's.")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10, help="of the scan")
+    chosen = parser.parse_args()
+    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
+    print_rows(rows(chosen.turns, chosen.steps))
+
+
+if __name__ == "__main__":
+    main()
