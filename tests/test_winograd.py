@@ -192,3 +192,21 @@ def test_gradients_of_other_windows_and_strides_are_what_they_were(window: int, 
 
     for function in (score, steepness):
         close(jax.grad(function)(x, made), jax.grad(function)(x, kernel), 1e-6)
+
+
+def test_images_that_are_mapped_over_are_a_batch() -> None:
+    """A product would have an axis of its own for them, and all tiles would be transposed for it."""
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(2, 3, 18, 22, 64)), jnp.float32)
+    U = jnp.asarray(draw.normal(size=(36, 64, 128)), jnp.float32)
+
+    def products(function: Any, x: Any) -> list[str]:
+        return re.findall(r"dot_general.*-> (\S+)", jax.jit(function).lower(x, U).as_text())
+
+    once = jax.vmap(winograd.conv, in_axes=(0, None))
+    twice = jax.vmap(jax.vmap(lambda x, U: winograd.conv(x[None], U)[0], (0, None)), (0, None))
+    for function in (once, twice):
+        assert products(function, x) == ["tensor<36x120x128xf32>"]
+        np.testing.assert_array_equal(function(x, U)[1], winograd.conv(x[1], U))
+    per_kernel = jax.vmap(winograd.conv, in_axes=(None, 0))(x[0], jnp.stack([U, 2 * U]))
+    close(per_kernel[1], 2 * per_kernel[0], 1e-6)

@@ -160,8 +160,22 @@ def _tiles(x: Array, axis: int, count: int) -> list[Array]:
     ]
 
 
+@jax.custom_batching.custom_vmap
 def conv(x: Float[Array, "n h w c"], U: Float[Array, "36 c k"]) -> Float[Array, "n h2 w2 k"]:
     """Return the convolution of x, without padding, with the kernel whose transform is U."""
+    return _conv(x, U)
+
+
+@conv.def_vmap
+def _conv_of_many(size: int, batched: Sequence[bool], x: Array, U: Array) -> tuple[Array, bool]:
+    """Take what is mapped over as more images: a product over another axis would be transposed first."""
+    if list(batched) != [True, False]:
+        return jax.vmap(_conv, in_axes=tuple(0 if b else None for b in batched))(x, U), True
+    y = conv(x.reshape(-1, *x.shape[2:]), U)
+    return y.reshape(size, -1, *y.shape[1:]), True
+
+
+def _conv(x: Array, U: Array) -> Array:
     n, h, w, c = x.shape
     rows, cols = -(-(h - 2) // TILE), -(-(w - 2) // TILE)
     x = jnp.pad(x, ((0, 0), (0, rows * TILE + 2 - h), (0, cols * TILE + 2 - w), (0, 0)))
