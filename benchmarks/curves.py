@@ -5,12 +5,10 @@ VGG-16 with random weights, 4 images, 7 steps; both sides run 16 pictures at onc
 ends that the two curves have in common once; ours are two calls. Of the turns asked for, a third are taken
 with VGG-16.
 
-    python -m benchmarks.curves [--turns 7]
-
-Needs the `parity` extra.
+    python -m benchmarks.curves [--turns 7] [--peers]
 """
 
-import argparse
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 
 import vizsynth
 from benchmarks.peers import relative_error, torch_images, torch_squeezenet, torch_vgg16
-from benchmarks.timing import Row, print_rows, rate, row, side_by_side
+from benchmarks.timing import Row, alone, compare
 
 SIZE, AT_ONCE, BASELINE = 224, 16, 0.5
 
@@ -40,16 +38,11 @@ class Maps:
         return nullcontext()
 
 
-def curves_row(name: str, net: Any, module: Any, count: int, steps: int, turns: int) -> Row:
-    """Return both curves of a batch; the steps divide the pixels, so that both sides take as many."""
+def beside(module: Any, images: Any, labels: Any, maps: Any, steps: int) -> Callable[[], list[float]]:
+    """Return torch-cam's areas under both curves."""
     import torch
     from torchcam.metrics import DeletionInsertionMetric
 
-    image_key, map_key = jax.random.split(jax.random.key(0))
-    images = jax.random.uniform(image_key, (count, SIZE, SIZE, 3))
-    maps = jax.random.uniform(map_key, (count, SIZE, SIZE))
-    labels = jax.jit(lambda net, images: net(images).argmax(axis=-1))(net, images)
-    fast, peer_images = vizsynth.prepare(net), torch_images(images)
     given: Any = Maps(module, torch.from_numpy(np.array(maps)))
     metric = DeletionInsertionMetric(
         given,
@@ -58,12 +51,7 @@ def curves_row(name: str, net: Any, module: Any, count: int, steps: int, turns: 
         baseline=torch.full((1, 3, 1, 1), BASELINE),
         batch_size=AT_ONCE,
     )
-    peer_labels = np.asarray(labels).tolist()
-    options: dict[str, Any] = {"steps": steps, "baseline": BASELINE, "batch_size": AT_ONCE // count}
-
-    def ours() -> list[jax.Array]:
-        curves = (vizsynth.deletion, vizsynth.insertion)
-        return [curve(fast, images, labels, maps, **options).area for curve in curves]
+    peer_images, peer_labels = torch_images(images), np.asarray(labels).tolist()
 
     def theirs() -> list[float]:
         metric.reset()
@@ -71,30 +59,41 @@ def curves_row(name: str, net: Any, module: Any, count: int, steps: int, turns: 
         found = metric.summary()
         return [found["deletion_auc"], found["insertion_auc"]]
 
-    times = side_by_side({"ours": ours, "torch-cam": theirs}, turns=turns)
-    error = relative_error([float(area.mean()) for area in ours()], theirs())
+    return theirs
+
+
+def curves_rows(name: str, net: Any, module: Any, count: int, steps: int, turns: int) -> list[Row]:
+    """Return both curves of a batch; the steps divide the pixels, so that both sides take as many."""
+    image_key, map_key = jax.random.split(jax.random.key(0))
+    images = jax.random.uniform(image_key, (count, SIZE, SIZE, 3))
+    maps = jax.random.uniform(map_key, (count, SIZE, SIZE))
+    labels = jax.jit(lambda net, images: net(images).argmax(axis=-1))(net, images)
+    fast = vizsynth.prepare(net)
+    theirs = None if module is None else beside(module, images, labels, maps, steps)
+    options: dict[str, Any] = {"steps": steps, "baseline": BASELINE, "batch_size": AT_ONCE // count}
+
+    def ours() -> list[jax.Array]:
+        curves = (vizsynth.deletion, vizsynth.insertion)
+        return [curve(fast, images, labels, maps, **options).area for curve in curves]
+
+    def error() -> float:
+        assert theirs is not None
+        return relative_error([float(area.mean()) for area in ours()], theirs())
+
     work = f"insertion and deletion, {name}, {count} images, {SIZE} px, {steps} steps"
-    return row(work, "torch-cam", times, "ours", "torch-cam", error=error)
+    peers = {} if theirs is None else {"torch-cam": theirs}
+    return compare(work, ours, peers, turns=turns, errors={"torch-cam": error})
 
 
-def rows(turns: int = 7) -> list[Row]:
+def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     """Return those of both networks."""
     small = vizsynth.load("squeezenet1_1")
     large = vizsynth.models.vgg16(key=jax.random.key(1))
-    return [
-        curves_row("SqueezeNet", small, torch_squeezenet(small), 16, 16, turns),
-        curves_row("VGG-16", large, torch_vgg16(large), 4, 7, max(1, turns // 3)),
-    ]
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Insertion and deletion beside torch-cam's.")
-    parser.add_argument("--turns", type=int, default=7)
-    chosen = parser.parse_args()
-    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
-    print_rows(rows(chosen.turns))
+    module = torch_squeezenet(small) if peers else None
+    found = curves_rows("SqueezeNet", small, module, 16, 16, turns)
+    module = torch_vgg16(large) if peers else None
+    return found + curves_rows("VGG-16", large, module, 4, 7, max(1, turns // 3))
 
 
 if __name__ == "__main__":
-    main()
+    alone(rows, "Insertion and deletion.")

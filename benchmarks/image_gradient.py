@@ -3,34 +3,54 @@
 VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepared (`vizsynth.prepare`).
 PyTorch runs in its fastest layout (channels last) with its weights frozen, on as many threads.
 
-    python -m benchmarks.image_gradient [--turns 7] [--steps 40]
+Eight images are timed by `vmap` beside a batch of eight, and a step in a scan beside one outside it.
 
-Needs the `parity` extra.
+    python -m benchmarks.image_gradient [--turns 7] [--peers]
 """
 
-import argparse
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 import vizsynth
-from benchmarks.peers import relative_error, torch_images, torch_vgg16
-from benchmarks.timing import Row, print_rows, rate, row, side_by_side
+from benchmarks.peers import nhwc, relative_error, torch_images, torch_vgg16
+from benchmarks.timing import Row, alone, compare, forward_flops
 from vizsynth.types import Images, Network
 
 LABEL = 3
+STEPS = 40  # of the scan
+PEER = "PyTorch"
 
 
-def rows(turns: int = 7, steps: int = 40) -> list[Row]:
-    """Return the forward pass, the gradient by itself, and a step of it in a scan."""
+def beside(net: Any, images: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return PyTorch's forward pass and its gradient."""
     import torch
 
+    module, peer_images = torch_vgg16(net), torch_images(images)
+
+    def forward() -> np.ndarray:
+        with torch.no_grad():
+            return module(peer_images).numpy()
+
+    def gradient() -> np.ndarray:
+        x = peer_images.detach().clone(memory_format=torch.channels_last).requires_grad_()
+        module(x)[0, LABEL].backward()
+        return nhwc(x.grad)
+
+    return forward, gradient
+
+
+def rows(turns: int = 7, peers: bool = False) -> list[Row]:
+    """Return the forward pass, the gradient by itself, a step of it in a scan, and eight of them."""
     network_key, image_key = jax.random.split(jax.random.key(0))
     net = vizsynth.models.vgg16(key=network_key)
     images = jax.random.uniform(image_key, (1, 224, 224, 3))
-    module, peer_images = torch_vgg16(net), torch_images(images)
+    flops = forward_flops(net, (224, 224))
+    theirs, their_gradient = beside(net, images) if peers else (None, None)
     net = vizsynth.prepare(net)
 
     def logit(net: Network, images: Images) -> Array:
@@ -43,45 +63,47 @@ def rows(turns: int = 7, steps: int = 40) -> list[Row]:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None
 
-        return jax.lax.scan(step, images, None, length=steps)[0]
+        return jax.lax.scan(step, images, None, length=STEPS)[0]
 
-    def torch_forward() -> np.ndarray:
-        with torch.no_grad():
-            return module(peer_images).numpy()
+    def eight(net: Network, images: Images) -> Images:
+        return jax.grad(lambda images: net(images)[:, LABEL].sum())(images)
 
-    def torch_gradient() -> np.ndarray:
-        x = peer_images.detach().clone(memory_format=torch.channels_last).requires_grad_()
-        module(x)[0, LABEL].backward()
-        found: Any = x.grad
-        return found.numpy().transpose(0, 2, 3, 1)
+    mapped = jax.jit(jax.vmap(jax.grad(lambda x, net: net(x[None])[0, LABEL]), in_axes=(0, None)))
+    batch, together = jnp.repeat(images, 8, axis=0), jax.jit(eight)
 
-    calls = {
-        "forward": lambda: forward(net, images),
-        "PyTorch, forward": torch_forward,
-        "gradient": lambda: gradient(net, images),
-        "PyTorch, gradient": torch_gradient,
-    }
-    times = side_by_side(calls, turns=turns)
-    error = relative_error(gradient(net, images), torch_gradient())
-    found = [
-        row("VGG-16 forward, 224 px", "PyTorch", times, "forward", "PyTorch, forward"),
-        row("VGG-16 image gradient, 224 px", "PyTorch", times, "gradient", "PyTorch, gradient", error=error),
-    ]
-    calls = {"scan": lambda: ascent(net, images), "PyTorch": torch_gradient}
-    times = side_by_side(calls, turns=max(3, turns // 2))
-    work = f"the same, a step of {steps} in a scan"
-    return [*found, row(work, "PyTorch", times, "scan", "PyTorch", of=steps)]
+    def once() -> Images:
+        return gradient(net, images)
 
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Forward passes and image gradients beside PyTorch's.")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=40, help="of the scan")
-    chosen = parser.parse_args()
-    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
-    print_rows(rows(chosen.turns, chosen.steps))
+    found = compare(
+        "VGG-16 forward, 224 px",
+        lambda: forward(net, images),
+        {PEER: theirs} if theirs else {},
+        turns=turns,
+        errors={PEER: lambda: relative_error(forward(net, images), theirs())} if theirs else None,
+        flops=flops,
+    )
+    work = "VGG-16 image gradient, 224 px"
+    gradients = {PEER: their_gradient} if their_gradient else {}
+    errors = {PEER: lambda: relative_error(once(), their_gradient())} if their_gradient else None
+    found += compare(work, once, gradients, turns=turns, errors=errors, flops=2 * flops)
+    # The step outside takes the place of a peer: at least 1 is wanted.
+    found += compare(
+        f"{work}, a step of {STEPS} in a scan",
+        lambda: ascent(net, images),
+        {**gradients, "ours, outside the scan": once},
+        turns=turns,
+        of=STEPS,
+        flops=2 * flops,
+    )
+    return found + compare(
+        f"{work}, vmap of 8",
+        lambda: mapped(batch, net),
+        {"ours, a batch of 8": lambda: together(net, batch)},
+        turns=turns,
+        errors={"ours, a batch of 8": lambda: relative_error(mapped(batch, net), together(net, batch))},
+        flops=16 * flops,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    alone(rows, "Forward passes and image gradients.")

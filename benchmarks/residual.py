@@ -4,12 +4,9 @@ ResNet-50 and ResNet-18 at 224 px, one image; random weights, the same on both s
 normalization folded into the convolutions (`vizsynth.models.fold_batch_norm`); PyTorch's is timed folded and
 not, with its weights frozen, in the layout in which it is the faster.
 
-    python -m benchmarks.residual [--turns 7] [--steps 10]
-
-Needs the `parity` extra.
+    python -m benchmarks.residual [--turns 7] [--peers]
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +15,15 @@ from jaxtyping import Array
 
 import vizsynth
 from benchmarks.peers import faster_layout, nhwc, relative_error, torch_gradient, torch_images, torch_resnet
-from benchmarks.timing import Row, print_rows, rate, row, side_by_side
+from benchmarks.timing import Row, alone, compare, forward_flops
 from vizsynth.types import Images, Network
 
 LABEL = 3
+STEPS = 10  # of the scan
 NETWORKS = {"ResNet-50": vizsynth.models.resnet50, "ResNet-18": vizsynth.models.resnet18}
 
 
-def of_network(name: str, turns: int, steps: int) -> list[Row]:
+def of_network(name: str, turns: int, peers: bool) -> list[Row]:
     """Return the gradient by itself, and a step of it in a scan."""
     network_key, image_key = jax.random.split(jax.random.key(0))
     net = NETWORKS[name](key=network_key)
@@ -42,7 +40,7 @@ def of_network(name: str, turns: int, steps: int) -> list[Row]:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None
 
-        return jax.lax.scan(step, images, None, length=steps)[0]
+        return jax.lax.scan(step, images, None, length=STEPS)[0]
 
     def of_peer(folded: bool) -> tuple[str, Callable[[], Any]]:
         def call(module: Any, images: Any) -> Any:
@@ -53,33 +51,25 @@ def of_network(name: str, turns: int, steps: int) -> list[Row]:
         )
         return f"PyTorch{', BatchNorm folded' * folded} ({layout})", lambda: call(module, peer_images)
 
-    peers = dict(of_peer(folded) for folded in (True, False))
-    times = side_by_side({"ours": lambda: gradient(fast, images), **peers}, turns=turns)
-    found = gradient(fast, images)
-    work = f"{name} image gradient, 224 px"
-    rows = [
-        row(work, peer, times, "ours", peer, error=relative_error(found, nhwc(call())))
-        for peer, call in peers.items()
-    ]
-    times = side_by_side({"ours": lambda: ascent(fast, images), **peers}, turns=turns)
-    work = f"{work}, a step of {steps} in a scan"
-    return [*rows, *(row(work, peer, times, "ours", peer, of=steps) for peer in peers)]
+    beside = dict(of_peer(folded) for folded in (True, False)) if peers else {}
+    flops = 2 * forward_flops(vizsynth.models.fold_batch_norm(net), (224, 224))
+
+    def ours() -> Images:
+        return gradient(fast, images)
+
+    def error(peer: str) -> Callable[[], float]:
+        return lambda: relative_error(ours(), nhwc(beside[peer]()))
+
+    work, errors = f"{name} image gradient, 224 px", {peer: error(peer) for peer in beside}
+    found = compare(work, ours, beside, turns=turns, errors=errors, flops=flops)
+    work = f"{work}, a step of {STEPS} in a scan"
+    return found + compare(work, lambda: ascent(fast, images), beside, turns=turns, of=STEPS, flops=flops)
 
 
-def rows(turns: int = 7, steps: int = 10) -> list[Row]:
+def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     """Return those of both networks."""
-    return [found for name in NETWORKS for found in of_network(name, turns, steps)]
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Image gradients of ResNets beside PyTorch's.")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=10, help="of the scan")
-    chosen = parser.parse_args()
-    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
-    print_rows(rows(chosen.turns, chosen.steps))
+    return [found for name in NETWORKS for found in of_network(name, turns, peers)]
 
 
 if __name__ == "__main__":
-    main()
+    alone(rows, "Image gradients of ResNets.")

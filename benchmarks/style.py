@@ -3,12 +3,10 @@
 VGG-19's trunk, content relu4_2, style relu1_1 .. relu5_1, Adam on the pixels; random weights, the same on
 both sides, which take the same steps from the same photo. A call computes the targets as well.
 
-    python -m benchmarks.style [--size 512] [--steps 3] [--turns 3]
-
-Needs the `parity` extra.
+    python -m benchmarks.style [--turns 7] [--peers]
 """
 
-import argparse
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +16,7 @@ import optax
 
 import vizsynth
 from benchmarks.peers import nhwc, relative_error, torch_features, torch_gram, torch_images, torch_vgg16
-from benchmarks.timing import Row, print_rows, rate, row, side_by_side
+from benchmarks.timing import Row, alone, compare
 from experiments.figure import PHOTOS
 from vizsynth.files import read_image
 from vizsynth.parametrizations import Pixels
@@ -26,28 +24,15 @@ from vizsynth.synthesis.texture import VGG_LAYERS
 
 CONTENT = "relu4_2"
 RATE = 0.02
+SIZE, STEPS = 512, 3
+PEER = "PyTorch loop, as neural-style-pt"
 
 
-def rows(turns: int = 7, size: int = 512, steps: int = 3) -> list[Row]:
-    """Return some steps and their targets."""
+def beside(net: Any, content: Any, style: Any) -> Callable[[], np.ndarray]:
+    """Return PyTorch's steps."""
     import torch
 
-    net = vizsynth.models.vgg19(num_classes=None, key=jax.random.key(0))
-    module, fast = torch_vgg16(net), vizsynth.prepare(net)
-    content, style = (
-        vizsynth.images.resize(jnp.asarray(read_image(PHOTOS / f"{name}.jpg")), (size, size))
-        for name in ("chelsea", "ihc")
-    )
-    options: dict[str, Any] = {
-        "parametrization": Pixels(),
-        "optimizer": optax.adam,
-        "learning_rate": RATE,
-        "steps": steps,
-    }
-    begun = vizsynth.transfer_style(fast, content, [style], key=jax.random.key(0), **{**options, "steps": 0})
-
-    def ours() -> jax.Array:
-        return vizsynth.transfer_style(fast, content, [style], state=begun.state, **options).state.params
+    module = torch_vgg16(net)
 
     def theirs() -> np.ndarray:
         with torch.no_grad():
@@ -56,7 +41,7 @@ def rows(turns: int = 7, size: int = 512, steps: int = 3) -> list[Row]:
             wanted = {layer: torch_gram(A) for layer, A in wanted.items()}
         x = torch_images(content[None]).requires_grad_()
         descent = torch.optim.Adam([x], lr=RATE)
-        for _ in range(steps):
+        for _ in range(STEPS):
             descent.zero_grad()
             seen = torch_features(module, x, (*VGG_LAYERS, CONTENT))
             terms = [((torch_gram(seen[k]) - G) ** 2).sum() / (G**2).sum() for k, G in wanted.items()]
@@ -66,22 +51,37 @@ def rows(turns: int = 7, size: int = 512, steps: int = 3) -> list[Row]:
             descent.step()
         return nhwc(x)
 
-    peer = "PyTorch loop, as neural-style-pt"
-    times = side_by_side({"ours": ours, peer: theirs}, turns=max(1, turns // 2))
-    work = f"style transfer, VGG-19, {size} px, {steps} steps and their targets"
-    return [row(work, peer, times, "ours", peer, error=relative_error(ours(), theirs()))]
+    return theirs
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Steps of style transfer beside a PyTorch loop.")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3, help="steps a call [3]")
-    parser.add_argument("--turns", type=int, default=7)
-    chosen = parser.parse_args()
-    print(f"matrix products: {rate() / 1e9:.0f} GFLOP/s")
-    print_rows(rows(chosen.turns, chosen.size, chosen.steps))
+def rows(turns: int = 7, peers: bool = False) -> list[Row]:
+    """Return some steps and their targets."""
+    net = vizsynth.models.vgg19(num_classes=None, key=jax.random.key(0))
+    fast = vizsynth.prepare(net)
+    content, style = (
+        vizsynth.images.resize(jnp.asarray(read_image(PHOTOS / f"{name}.jpg")), (SIZE, SIZE))
+        for name in ("chelsea", "ihc")
+    )
+    options: dict[str, Any] = {
+        "parametrization": Pixels(),
+        "optimizer": optax.adam,
+        "learning_rate": RATE,
+        "steps": STEPS,
+    }
+    begun = vizsynth.transfer_style(fast, content, [style], key=jax.random.key(0), **{**options, "steps": 0})
+
+    def ours() -> jax.Array:
+        return vizsynth.transfer_style(fast, content, [style], state=begun.state, **options).state.params
+
+    theirs = beside(net, content, style) if peers else None
+    return compare(
+        f"style transfer, VGG-19, {SIZE} px, {STEPS} steps and their targets",
+        ours,
+        {PEER: theirs} if theirs else {},
+        turns=turns,
+        errors={PEER: lambda: relative_error(ours(), theirs())} if theirs else None,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    alone(rows, "Steps of style transfer.")
