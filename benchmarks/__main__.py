@@ -94,6 +94,9 @@ def page(record: dict[str, Any]) -> str:
     for one in record["benchmarks"]:
         speed, memory = one["matrix_products_per_second"] / 1e9, one["most_memory"] / 2**30
         lines.append(f"| {one['name']} | {speed:.0f} | {memory:.2f} | {one['seconds']:.0f} |")
+    for one in record["benchmarks"]:
+        title, _, text = (import_module(f"benchmarks.{one['name']}").__doc__ or "").partition("\n")
+        lines += ["", f"## {title}", "", text.strip()]
     return "\n".join(lines) + "\n"
 
 
