@@ -176,7 +176,7 @@ def gradient_kernel(
 @partial(jax.jit, static_argnames=("strides", "padding"))
 def transforms(
     kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
-) -> tuple[Array, winograd.Transform | None, winograd.Transform | None]:
+) -> tuple[Array | None, ...]:
     """Return what a `winograd.Kernel` has besides the kernel itself."""
     gradient = gradient_kernel(kernel, strides, padding)
     if strides != (1, 1) or not winograd.transformable(kernel):
@@ -195,11 +195,11 @@ def _gradient_padding(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Padding) -> Array:
-    def tiled(x: Array, plain: Array, transformed: winograd.Transform) -> Array:
+    def tiled(x: Array, plain: Array, transformed: Array) -> Array:
         del plain
-        return winograd.conv(x, transformed, padding)
+        return winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed)
 
-    def compilers(x: Array, plain: Array, transformed: winograd.Transform) -> Array:
+    def compilers(x: Array, plain: Array, transformed: Array) -> Array:
         del transformed
         return _lax_conv(x, plain, (1, 1), padding)
 
@@ -210,13 +210,13 @@ def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Pa
 
 
 def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
-    parts = partial(jax.tree.map, is_leaf=lambda part: hasattr(part, "perturbed"))
-    if any(jax.tree.leaves(parts(lambda part: part.perturbed, kernel))):
+    if any(part.perturbed for part in kernel if part is not None):
         raise ValueError(
             "the gradient of weights was asked of a network whose kernels were transformed, which would not "
             "follow them: take the network as it was before vizsynth.prepare"
         )
-    kernel = parts(lambda part: part.value, kernel)
+    values: Any = [None if part is None else part.value for part in kernel]
+    kernel = winograd.Kernel(*values)
     return _prepared_conv(x.value, kernel, strides, padding), (kernel, x.value.shape)
 
 
@@ -232,7 +232,7 @@ def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array
     dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
     if strides != (1, 1):
         dx = _interleave(dx, strides, shape)
-    return dx, None  # no gradient of the kernel was asked for
+    return dx, jax.tree.map(jnp.zeros_like, kernel)
 
 
 _prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)

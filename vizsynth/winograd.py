@@ -8,7 +8,6 @@ The kernels' transforms take as long as some of the convolutions: `prepare` comp
 """
 
 from collections.abc import Sequence
-from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -18,9 +17,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 TILE = 4  # outputs a tile and axis
-Padding = tuple[tuple[int, int], tuple[int, int]]
-Transform = tuple[Float[Array, "_ _"], ...]
-"""G g Gᵀ of all channels: a matrix `[c, k]` for each of the 36 elements of a tile, row by row."""
 _CHANNELS = 64  # fewer never gain
 Net = TypeVar("Net")
 
@@ -31,9 +27,9 @@ class Kernel(NamedTuple):
     plain: Float[Array, "kh kw c k"]
     gradient: Float[Array, "..."]
     """The kernel of the gradient's convolution (`vizsynth.ops.gradient_kernel`)."""
-    forward: "Transform | None" = None
+    forward: Float[Array, "36 c k"] | None = None
     """The transform of `plain`, where it is 3x3."""
-    backward: "Transform | None" = None
+    backward: Float[Array, "36 k c"] | None = None
     """The transform of `gradient`."""
 
     @property
@@ -54,12 +50,11 @@ G = np.array(
 )
 
 
-def transform(kernel: Float[Array, "3 3 c k"]) -> Transform:
+def transform(kernel: Float[Array, "3 3 c k"]) -> Float[Array, "36 c k"]:
     """Return G g Gᵀ for each pair of channels. Do it once, outside of a loop."""
     both_axes = jnp.asarray(np.kron(G, G), kernel.dtype)  # one product: three times as fast as two
     channels = kernel.shape[2:]
-    U = jnp.matmul(both_axes, kernel.reshape(9, -1), precision="highest").reshape(36, *channels)
-    return tuple(U[i] for i in range(36))
+    return jnp.matmul(both_axes, kernel.reshape(9, -1), precision="highest").reshape(36, *channels)
 
 
 def flipped(kernel: Float[Array, "kh kw c k"]) -> Float[Array, "kh kw k c"]:
@@ -81,12 +76,10 @@ def pays(x: Array, kernel: Array) -> bool:
     """
     c, k = kernel.shape[2:]
     tiles = -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE)
-    if x.dtype != jnp.float32 or tiles < 4:
+    if x.dtype != jnp.float32 or tiles < 16:
         return False
-    if tiles < 16:
-        return c * k >= 512 * 512
     if tiles < 40:
-        return c * k >= 256 * 256
+        return c * k >= 256 * 512
     return tiles <= 1000 or c * k >= _CHANNELS * 128
 
 
@@ -140,7 +133,7 @@ def unprepared(net: Net) -> Net:
 
 
 def _input_transform(d: Sequence[Array]) -> list[Array]:
-    """Return Bᵀ d, d being the six elements of each tile along an axis."""
+    """Return Bᵀ d."""
     even, odd = d[4] - 4 * d[2], d[3] - 4 * d[1]
     near, step = d[4] - d[2], 2 * (d[3] - d[1])
     return [
@@ -154,69 +147,45 @@ def _input_transform(d: Sequence[Array]) -> list[Array]:
 
 
 def _output_transform(m: Sequence[Array]) -> list[Array]:
-    """Return Aᵀ m, the four outputs of each tile along an axis."""
+    """Return Aᵀ m."""
     plus, minus = m[1] + m[2], m[1] - m[2]
     plus2, minus2 = m[3] + m[4], m[3] - m[4]
     return [m[0] + plus + plus2, minus + 2 * minus2, plus + 4 * plus2, minus + 8 * minus2 + m[5]]
 
 
-def _tiles(x: Array, axis: int, count: int, low: int) -> list[Array]:
-    """Return the six elements of every tile along an axis; tiles overlap by two, the first begins at −low.
-
-    What lies outside of x is 0. Each element is padded by itself: one padded array would be made together
-    with what x is made of, element by element, which takes longer.
-    """
-    size, found = x.shape[axis], []
-    for first in range(-low, TILE + 2 - low):
-        before = min(count, -(first // TILE)) if first < 0 else 0  # tiles whose element lies below 0
-        inside = max(0, min(count, -((first - size) // TILE)) - before)
-        start = first + TILE * before
-        stop = start + TILE * (inside - 1) + 1 if inside else start
-        part = lax.slice_in_dim(x, min(start, size), min(stop, size), stride=TILE, axis=axis)
-        margins = [(0, 0, 0)] * x.ndim
-        margins[axis] = (before, count - before - inside, 0)
-        found.append(lax.pad(part, jnp.zeros((), x.dtype), margins))
-    return found
+def _tiles(x: Array, axis: int, count: int) -> list[Array]:
+    """Return the six elements of every tile along an axis; tiles overlap by two."""
+    return [
+        lax.slice_in_dim(x, i, i + TILE * (count - 1) + 1, stride=TILE, axis=axis) for i in range(TILE + 2)
+    ]
 
 
-def conv(
-    x: Float[Array, "n h w c"], U: Transform, padding: Padding = ((0, 0), (0, 0))
-) -> Float[Array, "n h2 w2 k"]:
-    """Return the convolution of x with the kernel whose transform is U; padding is at least 0."""
-    return _mapped(padding)(x, U)
+@jax.custom_batching.custom_vmap
+def conv(x: Float[Array, "n h w c"], U: Float[Array, "36 c k"]) -> Float[Array, "n h2 w2 k"]:
+    """Return the convolution of x, without padding, with the kernel whose transform is U."""
+    return _conv(x, U)
 
 
-@cache
-def _mapped(padding: Padding) -> Any:
-    """Return the convolution, to which images that are mapped over are more images.
-
-    A product over another axis would be transposed first.
-    """
-    whole = partial(_conv, padding=padding)
-    function = jax.custom_batching.custom_vmap(whole)
-
-    @function.def_vmap
-    def _(size: int, batched: Any, x: Array, U: Any) -> tuple[Array, bool]:
-        x_is, U_is = batched
-        if not x_is or any(U_is):
-            axes = (0 if x_is else None, tuple(0 if one else None for one in U_is))
-            return jax.vmap(whole, in_axes=axes)(x, U), True
-        y = function(x.reshape(-1, *x.shape[2:]), U)
-        return y.reshape(size, -1, *y.shape[1:]), True
-
-    return function
+@conv.def_vmap
+def _conv_of_many(size: int, batched: Sequence[bool], x: Array, U: Array) -> tuple[Array, bool]:
+    """Take what is mapped over as more images: a product over another axis would be transposed first."""
+    if list(batched) != [True, False]:
+        return jax.vmap(_conv, in_axes=tuple(0 if b else None for b in batched))(x, U), True
+    y = conv(x.reshape(-1, *x.shape[2:]), U)
+    return y.reshape(size, -1, *y.shape[1:]), True
 
 
-def _conv(x: Array, U: Any, *, padding: Padding) -> Array:
-    # A product for each element of the tiles: all 36 as one would want them copied into one array, which
-    # takes as long as the product, where so each is used while it is in the cache.
-    n, _, _, c = x.shape
-    k = U[0].shape[1]
-    h, w = (x.shape[axis] + sum(padding[axis - 1]) - 2 for axis in (1, 2))
-    rows, cols = -(-h // TILE), -(-w // TILE)
-    by_row = _input_transform(_tiles(x, 1, rows, padding[0][0]))
-    V = [v for row in by_row for v in _input_transform(_tiles(row, 2, cols, padding[1][0]))]
-    M = [(v.reshape(-1, c) @ u).reshape(n, rows, cols, k) for v, u in zip(V, U, strict=True)]
-    by_column = [_output_transform(M[j::6]) for j in range(6)]
-    y = [jnp.stack(_output_transform([column[p] for column in by_column]), axis=3) for p in range(TILE)]
-    return jnp.stack(y, axis=2).reshape(n, rows * TILE, cols * TILE, k)[:, :h, :w]
+def _conv(x: Array, U: Array) -> Array:
+    n, h, w, c = x.shape
+    rows, cols = -(-(h - 2) // TILE), -(-(w - 2) // TILE)
+    x = jnp.pad(x, ((0, 0), (0, rows * TILE + 2 - h), (0, cols * TILE + 2 - w), (0, 0)))
+    # The barriers keep each row combination from being computed again for every column, and the
+    # transforms from being fused into the product's operands.
+    by_row = lax.optimization_barrier(_input_transform(_tiles(x, 1, rows)))
+    tiles = [t for row in by_row for t in _input_transform(_tiles(row, 2, cols))]
+    V = lax.optimization_barrier(jnp.stack(tiles).reshape(36, n * rows * cols, c))
+    M = lax.optimization_barrier(lax.dot_general(V, U, (((2,), (1,)), ((0,), (0,)))))
+    M = M.reshape(6, 6, n, rows, cols, U.shape[2])
+    by_row = lax.optimization_barrier(_output_transform([M[i] for i in range(6)]))
+    y = jnp.stack([jnp.stack(_output_transform([row[j] for j in range(6)]), 3) for row in by_row], 2)
+    return y.reshape(n, rows * TILE, cols * TILE, U.shape[2])[:, : h - 2, : w - 2]
