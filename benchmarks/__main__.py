@@ -1,9 +1,9 @@
 """The table: `python -m benchmarks [NAME ...] [--peers] [--turns N] [--json FILE] [--page FILE]`.
 
-Each of the files named has `rows(turns, peers)`, and runs in a process of its own, so that the most memory it
-held is told apart. Without `--peers` ours are timed alone, and nothing but vizsynth is needed: what an
-accelerator's speed is measured by. With it, each stands beside its peers in one run;
-`bash benchmarks/peers.sh` makes the environment for that.
+Each of the files named has `rows(turns, peers)`, or `figures(turns)` where nothing stands beside it, and
+runs in a process of its own, so that the most memory it held is told apart. Without `--peers` ours are timed
+alone, and nothing but vizsynth is needed: what an accelerator's speed is measured by. With it, each stands
+beside its peers in one run; `bash benchmarks/peers.sh` makes the environment for that.
 """
 
 import argparse
@@ -22,8 +22,11 @@ from typing import Any
 
 NAMES = (
     *("image_gradient", "trunk", "style", "residual", "maps", "occlusion", "ablation_cam", "pgd", "deepfool"),
-    *("pictures", "curves"),
+    *("pictures", "curves", "large_images"),
 )
+FIGURES = {"errors": "convolutions", "startup": "vizsynth explain"}
+"""What has a table of its own, and its head."""
+ALL = (*NAMES, *FIGURES)
 PEERS = ("torch", "captum", "grad-cam", "torchcam", "torchattacks", "foolbox")
 IMPORT = (
     "import time; t = time.perf_counter(); import vizsynth; vizsynth.load; print(time.perf_counter() - t)"
@@ -38,9 +41,14 @@ def measured(name: str, turns: int, peers: bool) -> dict[str, Any]:
     from benchmarks.timing import rate
 
     vizsynth.keep_memory()  # of both sides
-    before, rows = rate(), import_module(f"benchmarks.{name}").rows(turns, peers)
+    module, before = import_module(f"benchmarks.{name}"), rate()
+    found: dict[str, Any] = (
+        {"rows": [], "figures": module.figures(turns)}
+        if name in FIGURES
+        else {"rows": [row._asdict() for row in module.rows(turns, peers)]}
+    )
     return {
-        "rows": [row._asdict() for row in rows],
+        **found,
         "matrix_products_per_second": max(before, rate()),
         "most_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": jax.devices()[0].device_kind,
@@ -70,7 +78,7 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 
 def page(record: dict[str, Any]) -> str:
     """Return all that was measured as a page of Markdown."""
-    from benchmarks.timing import Row, table
+    from benchmarks.timing import Row, grid, table
 
     told = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     rows = [Row(**row) for one in record["benchmarks"] for row in one["rows"]]
@@ -97,21 +105,23 @@ def page(record: dict[str, Any]) -> str:
     for one in record["benchmarks"]:
         title, _, text = (import_module(f"benchmarks.{one['name']}").__doc__ or "").partition("\n")
         lines += ["", f"## {title}", "", text.strip()]
+        if "figures" in one:
+            lines += ["", grid(FIGURES[one["name"]], one["figures"])]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours, and beside the peers.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones [all]: {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones [all]: {', '.join(ALL)}")
     parser.add_argument("--peers", action="store_true", help="beside the peers (bash benchmarks/peers.sh)")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go as well")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where the table goes as well")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if unknown := sorted(set(chosen.names) - set(NAMES)):
-        parser.error(f"there is no table of {unknown[0]}; there are: {', '.join(NAMES)}")
+    if unknown := sorted(set(chosen.names) - set(ALL)):
+        parser.error(f"there is no table of {unknown[0]}; there are: {', '.join(ALL)}")
     if chosen.turns < 1:
         parser.error(f"--turns must be at least 1, not {chosen.turns}")
     if chosen.peers and (missing := sorted(set(PEERS) - set(versions(PEERS)))):
@@ -128,7 +138,7 @@ def main() -> None:
     record: dict[str, Any] = {"peers": chosen.peers, "cores": os.cpu_count(), "import": sorted(imports)[1]}
     record["versions"] = versions(("vizsynth", "jax", *(PEERS if chosen.peers else ())))
     record["benchmarks"] = []
-    for name in chosen.names or NAMES:
+    for name in chosen.names or ALL:
         print(f"{name} ...", file=sys.stderr, flush=True)
         record["benchmarks"].append(apart(name, chosen.turns, chosen.peers))
         record["device"] = record["benchmarks"][-1]["device"]

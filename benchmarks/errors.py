@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 import vizsynth
 from benchmarks.peers import relative_error
+from benchmarks.timing import grid
 from vizsynth import ops
 
 LABEL = 3
@@ -68,9 +69,9 @@ def seen(net: Any, images: Array, decisions: list[Array]) -> dict[str, Array]:
     }
 
 
-def main() -> None:
-    """Print the table."""
-    argparse.ArgumentParser(description="Errors of fast convolution.").parse_args()
+def figures(turns: int = 1) -> dict[str, dict[str, str]]:
+    """Return the error of each quantity relative to its norm, by direct and by prepared convolutions."""
+    del turns  # always the same
     network_key, image_key = jax.random.split(jax.random.key(0))
     net = vizsynth.models.vgg16(key=network_key)
     images = jax.random.uniform(image_key, (1, 224, 224, 3))
@@ -79,10 +80,17 @@ def main() -> None:
         exact = vizsynth.models.with_precision(net, jnp.float64)
         exact(images.astype(jnp.float64), ops=deciding(decisions))
         truth = seen(exact, images.astype(jnp.float64), decisions)
-    print("| convolutions | " + " | ".join(truth) + " |\n|" + "---|" * (len(truth) + 1))
+    found = {}
     for name, network in (("direct", net), ("prepared", vizsynth.prepare(net))):
-        found = seen(network, images, decisions)
-        print(f"| {name} | " + " | ".join(f"{relative_error(found[k], truth[k]):.1e}" for k in truth) + " |")
+        errors = seen(network, images, decisions)
+        found[name] = {k: f"{relative_error(errors[k], truth[k]):.1e}" for k in truth}
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    argparse.ArgumentParser(description="Errors of fast convolution.").parse_args()
+    print(grid("convolutions", figures()))
 
 
 if __name__ == "__main__":

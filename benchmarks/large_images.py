@@ -1,7 +1,8 @@
-"""How large may a picture be whose style or texture is made, in a GiB of memory?
+"""How large may a picture be whose style or texture is made, in a GiB of memory, and what does that cost?
 
 Of each size the compiled program's own account of its memory is read, with all activations kept and with the
 network cut into parts; `--run SIDE` takes steps at one size and tells the most that the process ever held.
+In the table, style at 1024 px in parts stands beside the same with all activations kept.
 
     python -m benchmarks.large_images [--sizes 512 1024] [--run 2048]
 
@@ -11,6 +12,7 @@ Needs the `lpips` extra for `--run`.
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +20,12 @@ import jax.numpy as jnp
 import optax
 
 import vizsynth
+from benchmarks.timing import Row, compare
 from vizsynth.parametrizations import Pixels
 from vizsynth.synthesis.texture import VGG_CUTS
 
 GiB = 2**30
+SIDE = 1024  # pixels, in the table
 PUBLISHED = (
     ("neural-style-pt, 512 px, L-BFGS", 3.7e9, 512 * 512),
     ("neural-style-pt, 4016x2213 on eight 12 GB cards", 96e9, 4016 * 2213),
@@ -47,6 +51,33 @@ def program_bytes(side: int, cuts: tuple[str, ...]) -> int:
     )
     account = lowered.compile().memory_analysis()
     return account.temp_size_in_bytes + account.argument_size_in_bytes + account.output_size_in_bytes
+
+
+def rows(turns: int = 7, peers: bool = False) -> list[Row]:
+    """Return steps of style transfer, in parts beside all activations kept: a third of the turns."""
+    del peers  # none cuts its network
+    side = SIDE
+    net = vizsynth.prepare(vizsynth.models.vgg16(num_classes=None, key=jax.random.key(0)))
+    content, style = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
+    options: dict[str, Any] = {"optimizer": optax.adam, "parametrization": Pixels(), "learning_rate": 0.02}
+    begun = vizsynth.transfer_style(net, content, [style], key=jax.random.key(0), steps=0, **options)
+
+    def taking(cuts: tuple[str, ...]) -> Callable[[], jax.Array]:
+        def take() -> jax.Array:
+            made = vizsynth.transfer_style(
+                net, content, [style], state=begun.state, steps=2, cuts=cuts, **options
+            )
+            return made.state.params
+
+        return take
+
+    in_parts, kept = (program_bytes(side, cuts) / GiB for cuts in (VGG_CUTS, ()))
+    return compare(
+        f"style transfer, VGG-16, {side} px, 2 steps and their targets, in parts: {in_parts:.1f} GiB",
+        taking(VGG_CUTS),
+        {f"ours, all activations kept: {kept:.1f} GiB": taking(())},
+        turns=max(1, turns // 3),
+    )
 
 
 def run(side: int, steps: int) -> None:

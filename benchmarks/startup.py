@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.timing import grid
+
 PHOTO = Path(__file__).parent.parent / "experiments" / "photos" / "chelsea.jpg"
 PROGRAM = """
 import json, sys, time
@@ -58,23 +60,26 @@ def explained(cache: Path, out: Path) -> dict[str, float]:
     return {"whole": whole, "python": whole - sum(parts.values()), **parts}
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="What a command takes to begin.")
-    parser.add_argument("--turns", type=int, default=7)
-    chosen = parser.parse_args()
+def figures(turns: int = 7) -> dict[str, dict[str, str]]:
+    """Return the medians of the seconds, the first time and after that."""
     first, again = [], []
-    for _ in range(chosen.turns):
+    for _ in range(turns):
         with tempfile.TemporaryDirectory() as folder:
             cache, out = Path(folder) / "cache", Path(folder) / "out"
             out.mkdir()
             first.append(explained(cache, out))
             again.append(explained(cache, out))
-    names = list(first[0])
-    print(f"\n| vizsynth explain | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    for title, runs in (("the first time", first), ("after that", again)):
-        medians = (f"{statistics.median(run[name] for run in runs):.2f} s" for name in names)
-        print(f"| {title} | {' | '.join(medians)} |")
+    return {
+        title: {name: f"{statistics.median(run[name] for run in runs):.2f} s" for name in runs[0]}
+        for title, runs in (("the first time", first), ("after that", again))
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What a command takes to begin.")
+    parser.add_argument("--turns", type=int, default=7)
+    print(grid("vizsynth explain", figures(parser.parse_args().turns)))
 
 
 if __name__ == "__main__":

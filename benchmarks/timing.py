@@ -168,6 +168,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def grid(head: str, figures: Mapping[str, Mapping[str, str]]) -> str:
+    """Return named rows of named figures as a table in Markdown."""
+    columns = list(next(iter(figures.values())))
+    lines = [f"| {head} | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    lines += [f"| {name} | {' | '.join(found[c] for c in columns)} |" for name, found in figures.items()]
+    return "\n".join(lines)
+
+
 def alone(rows: Callable[[int, bool], list[Row]], description: str) -> None:
     """Run one benchmark by itself: its command line, what it is measured with, its table."""
     import argparse

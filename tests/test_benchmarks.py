@@ -90,6 +90,19 @@ def test_the_page_tells_all() -> None:
     assert "jax 1.2" in found and "--peers" in found
 
 
+def test_the_page_holds_tables_of_their_own() -> None:
+    figures = {"direct": {"pool5": "1e-6", "logits": "2e-6"}, "prepared": {"pool5": "3e-6", "logits": "4e-6"}}
+    one = {"rows": [], "matrix_products_per_second": 1, "most_memory": 1, "seconds": 9.0}
+    record: dict[str, Any] = {"peers": False, "cores": 2, "device": "cpu", "import": 0.5, "versions": {}}
+    found = command.page({**record, "benchmarks": [{"name": "errors", "figures": figures, **one}]})
+    assert "| convolutions | pool5 | logits |\n|---|---|---|\n| direct | 1e-6 | 2e-6 |" in found
+
+
+@pytest.mark.parametrize("name", command.FIGURES)
+def test_figures_take_a_number_of_turns(name: str) -> None:
+    assert list(signature(import_module(f"benchmarks.{name}").figures).parameters) == ["turns"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"), [(["nothing"], "no table of nothing"), (["maps", "--turns", "0"], "at least 1")]
 )
