@@ -118,6 +118,32 @@ def test_every_window_with_every_stride(stride: int) -> None:
         check_conv((window, window), (stride, stride), ((pad, pad), (pad, 0)), size)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("channels", [(3, 40), (40, 33)])
+def test_kernels_of_many_channels_for_several_images(channels: Pair) -> None:
+    x, kernel = arrays((2, 7, 8, channels[0]), (3, 3, *channels))
+    (g,) = arrays((2, 7, 8, channels[1]), seed=1)
+
+    def gradient(conv: Callable[..., Any]) -> Any:
+        return jax.vjp(lambda kernel: conv(x, kernel, None, padding=ONE), kernel)[1](g)[0]
+
+    close(gradient(ops.conv), gradient(ops.plain_conv))
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+def test_large_maps_without_padding(strides: Pair) -> None:
+    shape = (1, 260, 66, 32) if strides == (2, 1) else (1, 130, 66, 32)
+    assert ops._windows_are_many(shape, (3, 3, 32, 16), strides)
+    x, kernel = arrays(shape, (3, 3, 32, 16), dtype=np.float32)
+
+    def values(conv: Callable[..., Any]) -> Any:
+        y, pull = jax.vjp(lambda x: conv(x, kernel, None, strides=strides), x)
+        return y, *pull(y)
+
+    for found, wanted in zip(jax.jit(lambda: values(ops.conv))(), values(ops.plain_conv), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=3e-6 * float(jnp.abs(wanted).max()))
+
+
 @given(
     window=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),

@@ -76,6 +76,8 @@ def standardize(images: Activation, how: Callable[[Any], Any]) -> Activation:
 
 # Convolution -----------------------------------------------------------------
 
+MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
+
 
 def _lax_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -91,19 +93,37 @@ def patches_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Ar
 
 
 def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
-    """Convolve; on CPU a map smaller than the window goes by patches.
+    """Convolve, with two ways around what XLA's CPU backend is slow at.
 
-    XLA exchanges the two there, and its CPU backend is up to 60 times slower at what comes of it: VGG's
-    fifth block on images of 32 pixels.
+    A map smaller than the window goes by patches: XLA exchanges the two, and is up to 60 times slower at what
+    comes of it (VGG's fifth block on images of 32 pixels). A map without any padding is given one column of
+    it, and the output that comes of that is cut off: otherwise all windows are written out first, which takes
+    up to ten times as long once they do not fit into the caches.
     """
-    if kernel.shape[0] <= x.shape[1] and kernel.shape[1] <= x.shape[2]:
+
+    def by_patches(x: Array, kernel: Array) -> Array:
+        return patches_conv(x, kernel, strides, padding)
+
+    def with_a_column(x: Array, kernel: Array) -> Array:
+        return _lax_conv(x, kernel, strides, ((0, 0), (0, strides[1])))[:, :, :-1]
+
+    if kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]:
+        faster = by_patches
+    elif padding == ((0, 0), (0, 0)) and _windows_are_many(x.shape, kernel.shape, strides):
+        faster = with_a_column
+    else:
         return _lax_conv(x, kernel, strides, padding)
     return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: patches_conv(x, kernel, strides, padding),
-        default=lambda x, kernel: _lax_conv(x, kernel, strides, padding),
+        x, kernel, cpu=faster, default=lambda x, kernel: _lax_conv(x, kernel, strides, padding)
     )
+
+
+def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:
+    """Tell whether the windows of an unpadded map would not fit into the caches, and are worth it."""
+    n, h, w, c = shape
+    kh, kw, _, outputs = kernel
+    positions = n * ((h - kh) // strides[0] + 1) * ((w - kw) // strides[1] + 1)
+    return outputs >= 16 and positions * kh * kw * c > 2**21
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -129,7 +149,7 @@ def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Arra
     dx = lax.platform_dependent(x, kernel, g, cpu=canonical, default=compilers)
 
     def canonical_kernel(x: Array, kernel: Array, g: Array) -> Array:
-        return _kernel_gradient(x, g, kernel.shape[:2], strides, padding)
+        return _kernel_gradient(x, g, (kernel.shape[0], kernel.shape[1]), strides, padding)
 
     def compilers_kernel(x: Array, kernel: Array, g: Array) -> Array:
         return jax.vjp(lambda kernel: _lax_conv(x, kernel, strides, padding), kernel)[1](g)[0]
@@ -238,11 +258,19 @@ def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array
 _prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)
 
 
-def _kernel_gradient(x: Array, g: Array, window: Sequence[int], strides: Pair, padding: Padding) -> Array:
-    """Return the gradient of a convolution with respect to its kernel, as a forward convolution.
+def _kernel_gradient(x: Array, g: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
+    """Return the gradient of a convolution with respect to its kernel.
 
-    ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: the channels of x are its images, and its images channels.
+    ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: a product of matrices for each tap (i, j), or, the channels
+    of x being its images and its images channels, one forward convolution. XLA is slow at the second on CPU
+    where it is dilated (s > 1), and where several images give many channels: up to eight times.
     """
+    several = len(x) > 1 and g.shape[3] >= 32
+    if (strides != (1, 1) or several) and window[0] * window[1] <= MOST_TAPS:
+        margins = [(low, high, 0) for low, high in ((0, 0), *padding, (0, 0))]  # below 0 where it crops
+        padded = lax.pad(x, jnp.zeros((), x.dtype), margins)
+        taps = [_over_positions(seen, g) for seen in _window_slices(padded, window, strides)]
+        return jnp.stack(taps).reshape(*window, x.shape[3], g.shape[3])
     dw = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
@@ -252,6 +280,13 @@ def _kernel_gradient(x: Array, g: Array, window: Sequence[int], strides: Pair, p
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return dw[:, : window[0], : window[1]].transpose(1, 2, 0, 3)
+
+
+def _over_positions(x: Array, g: Array) -> Array:
+    """Return Σ_np x[n, p, c] g[n, p, k]: the wider of the two is on the right, which is faster on CPU."""
+    if x.shape[3] < g.shape[3]:
+        return jnp.einsum("nhwc,nhwk->ck", x, g)
+    return jnp.einsum("nhwk,nhwc->kc", g, x).T
 
 
 def _phase_taps(k: int, s: int, pad: int, size: int, g_size: int) -> tuple[np.ndarray, Pair]:
