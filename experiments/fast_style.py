@@ -58,7 +58,7 @@ LAYERS = {
     "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},
     "squeezenet1_1": {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3", "fire5")},
 }
-LOSS = {"content_weight": 1.0, "style_weight": 4.0, "tv_weight": 1.0}
+LOSS = {"content_weight": 1.0, "style_weight": 2.0, "tv_weight": 1.0}
 STYLE_SIDE = 256
 
 Texture = Float[np.ndarray, "side side 3"]
@@ -201,7 +201,8 @@ def train(
     """Return the trained stylizer, the loss at each step, and the seconds a step."""
     seed, size, steps = settings["seed"], settings["size"], settings["steps"]
     key, run_key = jax.random.split(jax.random.key(seed))
-    fresh = stylizer(list(STYLES), widths=tuple(settings["widths"]), blocks=settings["blocks"], key=key)
+    kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
+    fresh = stylizer(list(STYLES), **kind, key=key)
     photos = photographs(seed, settings["photos"], size * 4 // 3)
     folder = out / "checkpoint"
     if ascent.has_checkpoint(folder) and not resume:
@@ -255,11 +256,12 @@ def settings_of(*, quick: bool, network: str, seed: int, steps: int | None = Non
         "styles": list(STYLES),
         "widths": [4, 6, 8] if quick else [16, 32, 64],
         "blocks": 1 if quick else 5,
-        "photos": 6 if quick else 120,
-        "size": 48 if quick else 96,
+        "skips": True,
+        "photos": 6 if quick else 600,
+        "size": 48 if quick else 64,
         "batch": 3,
-        "steps": steps or (4 if quick else 2000),
-        "learning_rate": 2e-3,
+        "steps": steps or (4 if quick else 14000),
+        "learning_rate": 4e-3,
         "seed": seed,
     }
 

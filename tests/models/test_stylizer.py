@@ -17,14 +17,14 @@ from vizsynth.models.weights import paths
 made = partial(stylizer, widths=(3, 4, 5), blocks=2)
 
 
-def subject(styles=("a", "b"), dtype=np.float32):
+def subject(styles=("a", "b"), dtype=np.float32, skips=True):
     """Return a small stylizer with nothing left at its initial zero or one."""
     rng = np.random.default_rng(0)
 
     def fresh(leaf):
         return jnp.asarray((0.3 * rng.normal(size=leaf.shape)).astype(np.float32).astype(dtype))
 
-    return jax.tree.map(fresh, made(styles, key=jax.random.key(0)))
+    return jax.tree.map(fresh, made(styles, skips=skips, key=jax.random.key(0)))
 
 
 @jax.jit
@@ -65,7 +65,7 @@ def looped_norm(x, scale, shift):
     return y
 
 
-def looped_stylizer(arrays, image, style, blocks):
+def looped_stylizer(arrays, image, style, blocks, skips):
     def layer(name, x, stride=1):
         scale = sum(w * g for w, g in zip(style, arrays[f"{name}.scale"], strict=True))
         shift = sum(w * b for w, b in zip(style, arrays[f"{name}.shift"], strict=True))
@@ -83,22 +83,23 @@ def looped_stylizer(arrays, image, style, blocks):
     x = np.maximum(layer("in3", half, 2), 0)
     for i in range(1, blocks + 1):
         x = x + layer(f"block{i}.conv2", np.maximum(layer(f"block{i}.conv1", x), 0))
-    x = np.maximum(layer("out1", twice(x, half)), 0)
-    x = np.maximum(layer("out2", twice(x, full)), 0)
+    for name, like in (("out1", half), ("out2", full)):
+        x = np.concatenate([twice(x, like), like], axis=2) if skips else twice(x, like)
+        x = np.maximum(layer(name, x), 0)
     return 1 / (1 + np.exp(-(looped_conv(x, arrays["kernel"], 1) + arrays["bias"])))
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("size", [(9, 14), (12, 8)])
-def test_the_whole_network_is_what_the_paper_says(size):
-    net = subject(dtype=np.float64)
+@pytest.mark.parametrize(("size", "skips"), [((9, 14), False), ((12, 8), False), ((9, 14), True)])
+def test_the_whole_network_is_what_the_papers_say(size, skips):
+    net = subject(dtype=np.float64, skips=skips)
     images = random_images(2, *size, dtype=np.float64)
     style = np.array([[1.0, 0.0], [0.3, 0.8]])
     arrays = {name: np.asarray(leaf) for name, leaf in paths(net).items()}
     found = passed(net, images, jnp.asarray(style))
     assert found.dtype == jnp.float64
     for image, weights, picture in zip(np.asarray(images), style, found, strict=True):
-        np.testing.assert_allclose(picture, looped_stylizer(arrays, image, weights, 2), atol=1e-10)
+        np.testing.assert_allclose(picture, looped_stylizer(arrays, image, weights, 2, skips), atol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
@@ -125,7 +126,7 @@ def test_styles_share_all_but_scales_and_shifts():
 
 
 def test_johnsons_network_is_had_by_argument():
-    net = jax.eval_shape(lambda: stylizer(widths=(32, 64, 128), key=jax.random.key(0)))
+    net = jax.eval_shape(lambda: stylizer(widths=(32, 64, 128), skips=False, key=jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in paths(net).items() if name.endswith("kernel")}
     assert shapes["in1.kernel"] == (9, 9, 3, 32) and shapes["in3.kernel"] == (3, 3, 64, 128)
     assert shapes["block5.conv2.kernel"] == (3, 3, 128, 128) and "block6.conv1.kernel" not in shapes
@@ -220,6 +221,23 @@ def test_bad_files_say_what_is_wrong(tmp_path):
     save_file(arrays, path, {FORMAT: json.dumps(record)})
     with pytest.raises(WeightsError, match="at least 1"):
         load_stylizer(path)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_files_tell_whether_there_are_skips(skips, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    record = save_stylizer(path, subject(skips=skips))
+    assert load_stylizer(path).config.skips is skips is record.config.skips
+
+
+def test_files_written_before_there_were_skips_have_none(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    net = subject(skips=False)
+    config = {"styles": ["a", "b"], "widths": [3, 4, 5], "blocks": 2}
+    record = {"config": config, "pictures": [], "license": "", "origin": ""}
+    save_file({k: np.asarray(v) for k, v in paths(net).items()}, path, {FORMAT: json.dumps(record)})
+    images, style = random_images(1, 9, 8), jnp.eye(2)[:1]
+    np.testing.assert_array_equal(passed(load_stylizer(path), images, style), passed(net, images, style))
 
 
 def test_the_one_in_the_package_has_free_styles():

@@ -128,7 +128,7 @@ def command(
         "weights": weights, "content_layers": list(of_content), "style_layers": list(of_style),
         "size": size, "style_size": style_size, "batch": batch, "style_weight": style_weight,
         "content_weight": content_weight, "tv_weight": tv_weight, "learning_rate": learning_rate,
-        "width": width, "blocks": blocks, "seed": seed,
+        "width": width, "blocks": blocks, "skips": True, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(out or Path("out") / f"{names[0]}-stylizer", origin, overwrite=overwrite or resume)
     making.check_state(folder.path, resume=resume, overwrite=overwrite)

@@ -11,6 +11,11 @@ Deconvolution and Checkerboard Artifacts, 2016), where Johnson's transposed conv
 Each convolution is padded by reflection, where Johnson reflects the photo alone and lets the residual blocks
 shrink. What is enlarged is cut to what it was before: any size is taken, and given back. The last layer is
 a sigmoid, where Johnson's is 150 tanh: pictures lie in [0, 1]. By default the widths are half of Johnson's.
+
+By default what is enlarged is joined by what the first layers saw at that size, as in a U-Net (Ronneberger,
+Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015); `skips=False` leaves
+that away, as Johnson does. A photo's details need not pass through a quarter of its size then: after as many
+steps of training, pictures are nearer to the photo and to the style.
 """
 
 import dataclasses
@@ -113,6 +118,8 @@ class StylizerConfig:
     """Channels at the full, half and quarter size; Johnson's are 32, 64 and 128."""
     blocks: int = 5
     """How many residual blocks."""
+    skips: bool = False
+    """Whether what the first layers saw joins what is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +162,9 @@ class Stylizer(nnx.Module):
         self.in3 = Convolution(half, quarter, 3, stride=2, styles=styles, key=next(keys))
         for i in range(config.blocks):
             setattr(self, f"block{i + 1}", Block(quarter, styles=styles, key=next(keys)))
-        self.out1 = Convolution(quarter, half, 3, styles=styles, key=next(keys))
-        self.out2 = Convolution(half, full, 3, styles=styles, key=next(keys))
+        seen = (half, full) if config.skips else (0, 0)
+        self.out1 = Convolution(quarter + seen[0], half, 3, styles=styles, key=next(keys))
+        self.out2 = Convolution(half + seen[1], full, 3, styles=styles, key=next(keys))
         self.kernel = nnx.Param(he_normal(next(keys), (9, 9, full, 3)))
         self.bias = nnx.Param(jnp.zeros(3))
 
@@ -178,9 +186,12 @@ class Stylizer(nnx.Module):
         x = relu(self.in3(half, style))
         for i in range(self.config.blocks):
             x = getattr(self, f"block{i + 1}")(x, style)
-        x = relu(self.out1(doubled(x, _size(half)), style))
-        x = relu(self.out2(doubled(x, _size(full)), style))
+        x = relu(self.out1(self._joined(doubled(x, _size(half)), half), style))
+        x = relu(self.out2(self._joined(doubled(x, _size(full)), full), style))
         return jax.nn.sigmoid(arithmetic.default.conv(reflected(x, 4), self.kernel[...], self.bias[...]))
+
+    def _joined(self, x: Maps, seen: Float[Array, "n h w c2"]) -> Float[Array, "n h w c3"]:
+        return arithmetic.default.concatenate([x, seen]) if self.config.skips else x
 
 
 def _size(x: Array) -> tuple[int, int]:
@@ -192,6 +203,7 @@ def stylizer(
     *,
     widths: Sequence[int] = (16, 32, 64),
     blocks: int = 5,
+    skips: bool = True,
     key: Key,
 ) -> Stylizer:
     """Make a fresh stylizer: `vizsynth.train_style` trains it, `vizsynth.stylize` uses it.
@@ -200,6 +212,7 @@ def stylizer(
         styles: the names of the styles.
         widths: channels at the full, half and quarter size; Johnson's are `(32, 64, 128)`.
         blocks: how many residual blocks; Johnson's are 5.
+        skips: whether what the first layers saw joins what is enlarged; with False it is Johnson's network.
         key: of the weights, He's.
 
     Raises:
@@ -209,7 +222,7 @@ def stylizer(
     >>> net(jnp.zeros((1, 10, 13, 3)), jnp.asarray([[0.5, 0.5]])).shape
     (1, 10, 13, 3)
     """
-    return Stylizer(_checked(StylizerConfig(tuple(styles), tuple(widths), blocks)), key=key)
+    return Stylizer(_checked(StylizerConfig(tuple(styles), tuple(widths), blocks, skips)), key=key)
 
 
 def _checked(config: StylizerConfig) -> StylizerConfig:
@@ -308,7 +321,12 @@ def load_stylizer(path: str | os.PathLike[str] | None = None) -> Stylizer:
     try:
         fields = json.loads(metadata[FORMAT])
         described = fields["config"]
-        config = StylizerConfig(tuple(described["styles"]), tuple(described["widths"]), described["blocks"])
+        config = StylizerConfig(
+            tuple(described["styles"]),
+            tuple(described["widths"]),
+            described["blocks"],
+            bool(described.get("skips", False)),  # files of before have none
+        )
         pictures = tuple(Picture(**picture) for picture in fields["pictures"])
         record = StylizerRecord(_checked(config), pictures, str(fields["license"]), str(fields["origin"]))
     except (KeyError, TypeError, ValueError) as error:
