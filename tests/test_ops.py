@@ -130,6 +130,21 @@ def test_kernels_of_many_channels_for_several_images(channels: Pair) -> None:
     close(gradient(ops.conv), gradient(ops.plain_conv))
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_small_maps_of_many_channels(strides: Pair) -> None:
+    shape, window = (2, 7, 6, 130), (3, 3, 130, 128)
+    assert ops._positions_are_few(shape, window, strides, ONE)
+    x, kernel = arrays(shape, window)
+
+    def values(conv: Callable[..., Any]) -> Any:
+        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, None, strides=strides, padding=ONE), x, kernel)
+        return y, *pull(y)
+
+    for found, wanted in zip(values(ops.conv), values(ops.plain_conv), strict=True):
+        close(found, wanted)
+
+
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_large_maps_without_padding(strides: Pair) -> None:
     shape = (1, 260, 66, 32) if strides == (2, 1) else (1, 130, 66, 32)

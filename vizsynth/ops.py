@@ -93,12 +93,13 @@ def patches_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Ar
 
 
 def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
-    """Convolve, with two ways around what XLA's CPU backend is slow at.
+    """Convolve, with ways around what XLA's CPU backend is slow at.
 
     A map smaller than the window goes by patches: XLA exchanges the two, and is up to 60 times slower at what
-    comes of it (VGG's fifth block on images of 32 pixels). A map without any padding is given one column of
-    it, and the output that comes of that is cut off: otherwise all windows are written out first, which takes
-    up to ten times as long once they do not fit into the caches.
+    comes of it (VGG's fifth block on images of 32 pixels). So do maps of few positions and many channels,
+    where a product of matrices takes two thirds of the time (the last blocks of a ResNet). A map without any
+    padding is given one column of it, and the output that comes of that is cut off: otherwise all windows are
+    written out first, which takes up to ten times as long once they do not fit into the caches.
     """
 
     def by_patches(x: Array, kernel: Array) -> Array:
@@ -107,7 +108,8 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     def with_a_column(x: Array, kernel: Array) -> Array:
         return _lax_conv(x, kernel, strides, ((0, 0), (0, strides[1])))[:, :, :-1]
 
-    if kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]:
+    smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
+    if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
         faster = by_patches
     elif padding == ((0, 0), (0, 0)) and _windows_are_many(x.shape, kernel.shape, strides):
         faster = with_a_column
@@ -116,6 +118,12 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     return lax.platform_dependent(
         x, kernel, cpu=faster, default=lambda x, kernel: _lax_conv(x, kernel, strides, padding)
     )
+
+
+def _positions_are_few(shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding) -> bool:
+    """Tell whether each image's map is small, and deep enough for a product of matrices."""
+    rows, cols = ((shape[1 + d] + sum(padding[d]) - kernel[d]) // strides[d] + 1 for d in (0, 1))
+    return shape[3] >= 128 and kernel[3] >= 128 and rows * cols <= 64
 
 
 def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:
