@@ -131,7 +131,7 @@ def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair
     n, h, w, c = shape
     kh, kw, _, outputs = kernel
     positions = n * ((h - kh) // strides[0] + 1) * ((w - kw) // strides[1] + 1)
-    return outputs >= 16 and positions * kh * kw * c > 2**21
+    return outputs >= 16 and kh * kw * c >= 100 and positions * kh * kw * c > 2**21
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -60,6 +60,15 @@ def test_a_gram_matrix_by_hand() -> None:
 
 
 @x64
+def test_the_gradient_of_a_gram_matrix_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    F, T, C = rng.normal(size=(4, 5, 3)), rng.uniform(size=(4, 5)), rng.normal(size=(3, 3))
+    found = jax.grad(lambda F: (gram(F, jnp.asarray(T)) * C).sum())(jnp.asarray(F))
+    wanted = (T**2)[..., None] * (F @ (C + C.T)) / (T**2).sum()
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@x64
 def test_the_papers_loss_and_the_peers() -> None:
     rng = np.random.default_rng(1)
     F, P = rng.normal(size=(2, 6, 4, 5))
