@@ -286,7 +286,7 @@ def settings_of(
         "steps": steps or (4 if quick else 2000),
         "learning_rate": 2e-3 if begin is None else 1e-3,
         "seed": seed,
-        "begun with": begin and load_stylizer(begin).record.origin,
+        "begun with": None if begin is None else getattr(load_stylizer(begin).record, "origin", "unknown"),
     }
 
 
