@@ -12,8 +12,6 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from vizsynth.types import Key
 
@@ -125,6 +123,10 @@ def grid_layout(points: ArrayLike, *, shape: tuple[int, int] | None = None) -> I
     cells = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
     across = cells[:, 1] / max(columns - 1, 1)
     up = 1 - cells[:, 0] / max(rows - 1, 1)
+    # Imported here: they take half of a second, which no other method should wait for.
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
     taken = linear_sum_assignment(cdist(unit, np.stack([across, up], axis=1), "sqeuclidean"))[1]
     return cells[taken]
 

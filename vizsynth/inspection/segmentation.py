@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 
 def segment(
@@ -84,6 +83,8 @@ def intersection_over_union(mask: ArrayLike, truth: ArrayLike) -> float:
 
 
 def _largest(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    from scipy import ndimage
+
     pieces = np.zeros(mask.shape, np.int32)
     if ndimage.label(mask, output=pieces) == 0:
         return mask

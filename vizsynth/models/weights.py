@@ -184,8 +184,9 @@ def fit(
             f"these weights do not fit the network, in {len(complaints)} places:\n  "
             + "\n  ".join(complaints)
         )
-    # jnp.array copies: the file may be mapped into memory, and may change after it was read.
-    leaves = [jnp.array(np.asarray(tensors[path], np.float32)) for path in wanted]
+    # Copied: the file may be mapped into memory, and may change after it was read. (By NumPy, as `jnp.array`
+    # compiles a program for each shape.)
+    leaves = [jax.device_put(np.array(tensors[path], np.float32)) for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(net), leaves)
 
 
