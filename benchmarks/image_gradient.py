@@ -7,12 +7,13 @@ Eight images are timed by `vmap` beside a batch of eight, and a step in a scan b
 
     python -m benchmarks.image_gradient [--turns 7] [--peers]
 
-Where memory is slow the transforms of Winograd's convolution cost what its products save: at 14 GB/s of
-copying, ratios are some 0.25 below those of a machine whose memory is twice as fast (1.47, 1.39 and 1.59 for
-the forward pass, the gradient and the scan). A fifth of the time is the convolution of 64 channels at full
-size, which is direct and runs at the rate of matrix products; a sixth is reading the dense layers' weights.
-Tried: a product for each of a tile's 36 elements, without copies of all tiles, which is twice as fast for a
-layer by itself and 4 % in the whole network, but compiles three times as long.
+1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan. Where memory is fast
+they were had (1.47, 1.39 and 1.59 on such a machine); at 14 GB/s of copying they are 1.0 to 1.3 from run to
+run. By the profile of a forward pass: the products of Winograd's tiles are 60 % of the time, at half the rate
+of one large product, as each of the 36 has a kernel of its own to read; the convolution of 64 channels at
+full size, which is direct and runs at the rate of matrix products, is a fifth; reading the dense layers'
+weights a sixth. Tried: a product for each of the 36, without copies of all tiles, which is twice as fast for
+a layer by itself and 4 % in the whole network, but compiles three times as long.
 """
 
 from collections.abc import Callable

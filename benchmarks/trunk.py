@@ -5,6 +5,9 @@ runs in its fastest layout (channels last), to the same layer, with its weights 
 step of style transfer but for the losses (`benchmarks.style`).
 
     python -m benchmarks.trunk [--turns 7] [--peers]
+
+1.5 was wanted. Winograd's products run at the rate of large matrix products here; their transforms, and the
+first block, which is direct, take what is missing (`benchmarks.image_gradient`).
 """
 
 from collections.abc import Callable
