@@ -12,7 +12,6 @@ picture (and no number is large): `gram` is the paper's G / M.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import jax
@@ -69,20 +68,7 @@ def gram(features: Float[Array, "h w c"], guidance: Guidance | None = None) -> F
         F = F * T[:, None].astype(F.dtype)
         M = (T * T).sum()
         M = jnp.where(M > 0, M, jnp.ones_like(M))
-    return _squared(F, dtype) / M
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _squared(F: Float[Array, "positions c"], dtype: Any) -> Float[Array, "c c"]:
-    """Return FᵀF. Its gradient is one product, F (dG + dGᵀ), where autodiff takes two."""
-    return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype)
-
-
-@_squared.defjvp
-def _squared_jvp(dtype: Any, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (F,), (dF,) = primals, tangents
-    half = jnp.matmul(dF.T, F, precision="highest", preferred_element_type=dtype)
-    return _squared(F, dtype), half + half.T
+    return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype) / M
 
 
 @register_dataclass
