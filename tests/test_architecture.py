@@ -11,7 +11,8 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
-    ("types", "winograd", "memory"),
+    ("types", "winograd", "windows", "memory"),
+    ("convolution",),
     ("scores",),
     ("entry",),
     ("taps", "images", "ops", "chunks", "linearity"),

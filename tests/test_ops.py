@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vizsynth import ops
+from vizsynth import convolution, ops
 
 Pair = tuple[int, int]
 NONE = ((0, 0), (0, 0))
@@ -134,7 +134,7 @@ def test_kernels_of_many_channels_for_several_images(channels: Pair) -> None:
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_small_maps_of_many_channels(strides: Pair) -> None:
     shape, window = (2, 7, 6, 130), (3, 3, 130, 128)
-    assert ops._positions_are_few(shape, window, strides, ONE)
+    assert convolution._positions_are_few(shape, window, strides, ONE)
     x, kernel = arrays(shape, window)
 
     def values(conv: Callable[..., Any]) -> Any:
@@ -148,7 +148,7 @@ def test_small_maps_of_many_channels(strides: Pair) -> None:
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_large_maps_without_padding(strides: Pair) -> None:
     shape = (1, 260, 66, 32) if strides == (2, 1) else (1, 130, 66, 32)
-    assert ops._windows_are_many(shape, (3, 3, 32, 16), strides)
+    assert convolution._windows_are_many(shape, (3, 3, 32, 16), strides)
     x, kernel = arrays(shape, (3, 3, 32, 16), dtype=np.float32)
 
     def values(conv: Callable[..., Any]) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vizsynth
-from vizsynth import ops, winograd
+from vizsynth import convolution, ops, winograd
 from vizsynth.models import fold_batch_norm, with_precision
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, sequential
 from vizsynth.models.weights import paths
@@ -182,7 +182,7 @@ def test_gradients_of_other_windows_and_strides_are_what_they_were(window: int, 
     x = jnp.asarray(rng.normal(size=(2, 13, 14, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(window, window, 3, 4)), jnp.float32)
     padding = ((window // 2, window // 2), (1, 0))
-    made = winograd.Kernel(kernel, ops.gradient_kernel(kernel, strides, padding))
+    made = winograd.Kernel(kernel, convolution.gradient_kernel(kernel, strides, padding))
 
     def score(x: Any, kernel: Any) -> Any:
         return (ops.conv(x, kernel, None, strides=strides, padding=padding) ** 2).sum()

@@ -11,7 +11,7 @@ from typing import Any
 from jax import lax
 from jaxtyping import Array
 
-from vizsynth import ops
+from vizsynth import convolution, ops
 from vizsynth.incremental import Clean
 from vizsynth.ops import Ops, Padding, Pair
 
@@ -109,7 +109,7 @@ def table(clean: Sequence[Any]) -> Ops:
             return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
         # As a product: many channels together would be a grouped convolution, slow where one is fast.
         part = of_channel(kernel.astype(x.dtype), x.channel, axis=2)
-        return out + ops.patches_conv(x.change, part, strides, padding)
+        return out + convolution.by_patches(x.change, part, strides, padding)
 
     def linear(x: Any, kernel: Array, bias: Array | None, *, name: str = "") -> Array:
         out = output()

@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
+from vizsynth import convolution
 from vizsynth import images as whole
 from vizsynth import ops as arithmetic
 from vizsynth.entry import as_network, is_concrete
@@ -179,7 +180,7 @@ class _Conv:
 
     @property
     def takes_transforms(self) -> bool:
-        return arithmetic.takes_transforms(self.function)
+        return convolution.takes_transforms(self.function)
 
     def __call__(
         self,

@@ -26,7 +26,7 @@ class Kernel(NamedTuple):
 
     plain: Float[Array, "kh kw c k"]
     gradient: Float[Array, "..."]
-    """The kernel of the gradient's convolution (`vizsynth.ops.gradient_kernel`)."""
+    """The kernel of the gradient's convolution (`vizsynth.convolution.gradient_kernel`)."""
     forward: Float[Array, "36 c k"] | None = None
     """The transform of `plain`, where it is 3x3."""
     backward: Float[Array, "36 k c"] | None = None

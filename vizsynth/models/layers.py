@@ -9,8 +9,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import ops as arithmetic
-from vizsynth import winograd
+from vizsynth import convolution, winograd
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.types import Key, Value
 
@@ -85,7 +84,7 @@ class Conv(nnx.Module):
         copy.transformed, copy.exact = None, exact
         if not exact:
             copy.transformed = nnx.data(
-                Transformed(arithmetic.transforms(kernel, self.strides, self.padding))
+                Transformed(convolution.transforms(kernel, self.strides, self.padding))
             )
         return copy
 
@@ -100,7 +99,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Value, ops: Ops) -> Value:
         """Return the convolved, and normalized, activations."""
         kernel: Any = self.kernel[...]
-        if self.transformed is not None and arithmetic.takes_transforms(ops.conv):  # no other rule does
+        if self.transformed is not None and convolution.takes_transforms(ops.conv):  # no other rule does
             kernel = winograd.Kernel(kernel, *self.transformed.get_value())
         y = ops.conv(
             x,

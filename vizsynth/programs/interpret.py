@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vizsynth import convolution
 from vizsynth import ops as arithmetic
 from vizsynth.ops import Ops, Padding
 from vizsynth.programs.steps import Step, spatial, spread
@@ -53,7 +54,7 @@ class _Run:
         self.program, self.makers = plan.program, plan.makers
         self.values, self.ops = values, ops
         # Whether a convolution is anything but what the compiler's own is.
-        self.ruled = ops.conv is not arithmetic.plain_conv and not arithmetic.takes_transforms(ops.conv)
+        self.ruled = ops.conv is not arithmetic.plain_conv and not convolution.takes_transforms(ops.conv)
 
     def value(self, atom: Atom) -> Any:
         return atom.value if isinstance(atom, Known) else self.values[atom]

@@ -12,8 +12,8 @@ from flax import linen, nnx
 from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
+from vizsynth import convolution, winograd
 from vizsynth import ops as arithmetic
-from vizsynth import winograd
 from vizsynth.images import Standardize
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.programs.interpret import Plan, execute
@@ -148,7 +148,7 @@ class Adapted:
         given = _merged(self.params, self.fixed)
         described = x if hasattr(x, "dtype") and len(x.shape) == 4 else images
         plan = self.source.plan(given, jax.ShapeDtypeStruct(described.shape, described.dtype), fold=self.fold)
-        if self.transformed is not None and arithmetic.takes_transforms(ops.conv):  # no other rule does
+        if self.transformed is not None and convolution.takes_transforms(ops.conv):  # no other rule does
             ops = ops._replace(conv=_Transforming(ops.conv, self.transformed))
         return execute(plan, jax.tree.leaves(given), x, tap=tap, ops=ops)
 
@@ -178,7 +178,7 @@ def _transforms(net: Adapted) -> dict[str, Any]:
         x: Array, kernel: Array, bias: Array | None, *, strides: Pair, padding: Padding, name: str
     ) -> Array:
         if name and kernel.shape[:2] != (1, 1) and kernel.dtype == jnp.float32:
-            found[name] = arithmetic.transforms(kernel, strides, padding)
+            found[name] = convolution.transforms(kernel, strides, padding)
         return arithmetic.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
 
     net(jnp.zeros((1, *net.example_size, 3), jnp.float32), ops=arithmetic.default._replace(conv=conv))

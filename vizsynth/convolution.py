@@ -1,0 +1,285 @@
+"""Convolution, with a backward pass of its own: what is fast on CPU, for gradients with respect to images.
+
+Chosen from shapes when a program is traced. Elsewhere than on CPU it is the compiler's own convolution.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vizsynth import windows, winograd
+from vizsynth.windows import Maps, Padding, Pair
+
+MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
+
+
+def _lax_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def by_patches(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    """Convolve as one product of matrices: every window's values times the kernel."""
+    kh, kw, channels, outputs = kernel.shape
+    patches = jnp.concatenate(windows.slices(windows.padded(x, padding), (kh, kw), strides), axis=-1)
+    return patches @ kernel.reshape(kh * kw * channels, outputs)
+
+
+def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    """Convolve, with ways around what XLA's CPU backend is slow at.
+
+    A map smaller than the window goes by patches: XLA exchanges the two, and is up to 60 times slower at what
+    comes of it (VGG's fifth block on images of 32 pixels). So do maps of few positions and many channels,
+    where a product of matrices takes two thirds of the time (the last blocks of a ResNet). A map without any
+    padding is given one column of it, and the output that comes of that is cut off: otherwise all windows are
+    written out first, which takes up to ten times as long once they do not fit into the caches.
+    """
+
+    def as_product(x: Array, kernel: Array) -> Array:
+        return by_patches(x, kernel, strides, padding)
+
+    def with_a_column(x: Array, kernel: Array) -> Array:
+        return _lax_conv(x, kernel, strides, ((0, 0), (0, strides[1])))[:, :, :-1]
+
+    smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
+    if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
+        faster = as_product
+    elif padding == ((0, 0), (0, 0)) and _windows_are_many(x.shape, kernel.shape, strides):
+        faster = with_a_column
+    else:
+        return _lax_conv(x, kernel, strides, padding)
+    return lax.platform_dependent(
+        x, kernel, cpu=faster, default=lambda x, kernel: _lax_conv(x, kernel, strides, padding)
+    )
+
+
+def _positions_are_few(shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding) -> bool:
+    """Tell whether each image's map is small, and deep enough for a product of matrices."""
+    rows, cols = ((shape[1 + d] + sum(padding[d]) - kernel[d]) // strides[d] + 1 for d in (0, 1))
+    return shape[3] >= 128 and kernel[3] >= 128 and rows * cols <= 64
+
+
+def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:
+    """Tell whether the windows of an unpadded map would not fit into the caches, and are worth it."""
+    n, h, w, c = shape
+    kh, kw, _, outputs = kernel
+    positions = n * ((h - kh) // strides[0] + 1) * ((w - kw) // strides[1] + 1)
+    return outputs >= 16 and kh * kw * c >= 100 and positions * kh * kw * c > 2**21
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    return _fast_conv(x, kernel, strides, padding)
+
+
+def _conv_forward(x: Array, kernel: Array, strides: Pair, padding: Padding):
+    return _fast_conv(x, kernel, strides, padding), (x, kernel)
+
+
+def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Array], g: Array):
+    x, kernel = residuals
+
+    def canonical(x: Array, kernel: Array, g: Array) -> Array:
+        return _input_gradient(g, kernel, x.shape, strides, padding)
+
+    def compilers(x: Array, kernel: Array, g: Array) -> Array:
+        return jax.vjp(lambda x: _lax_conv(x, kernel, strides, padding), x)[1](g)[0]
+
+    # XLA's CPU backend compiles autodiff's backward convolution to a slow path inside loops; an
+    # ordinary forward convolution is fast everywhere. Other backends do better by themselves.
+    dx = lax.platform_dependent(x, kernel, g, cpu=canonical, default=compilers)
+
+    def canonical_kernel(x: Array, kernel: Array, g: Array) -> Array:
+        return _kernel_gradient(x, g, (kernel.shape[0], kernel.shape[1]), strides, padding)
+
+    def compilers_kernel(x: Array, kernel: Array, g: Array) -> Array:
+        return jax.vjp(lambda kernel: _lax_conv(x, kernel, strides, padding), kernel)[1](g)[0]
+
+    # Dead code, hence free, where only the image's gradient is wanted.
+    dkernel = lax.platform_dependent(x, kernel, g, cpu=canonical_kernel, default=compilers_kernel)
+    return dx, dkernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair, padding: Padding) -> Array:
+    """Return the gradient of a convolution with respect to its input, as a stride-1 convolution.
+
+    With stride s, the inputs at positions i ≡ r (mod s) see only the taps t ≡ r + pad (mod s). The s²
+    sub-pixel phases are s² groups of output channels of one convolution over g, woven together at the
+    end. With s = 1 it is the convolution with the kernel flipped and its channels exchanged.
+    """
+    rows_pad, cols_pad = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
+    phases = cast(Array, _conv(g, gradient_kernel(kernel, strides, padding), (1, 1), (rows_pad, cols_pad)))
+    return phases if strides == (1, 1) else windows.interleaved(phases, strides, shape)
+
+
+def gradient_kernel(
+    kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
+) -> Float[Array, "kh2 kw2 k c2"]:
+    """Return the kernel that the gradient of a convolution is convolved with, at stride 1.
+
+    With s = 1 it is flipped, its channels exchanged; otherwise it has s² groups of output channels, one
+    for each sub-pixel phase.
+    """
+    if strides == (1, 1):
+        return winograd.flipped(kernel)
+    kh, kw, channels, outputs = kernel.shape
+    rows, _ = windows.phase_taps(kh, strides[0], padding[0][0], 1, 1)
+    cols, _ = windows.phase_taps(kw, strides[1], padding[1][0], 1, 1)
+    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))  # index k: a tap that is not there
+    kernel = kernel[rows][:, :, cols]  # [rows, s, cols, s, in, out]
+    kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
+    return kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
+
+
+@partial(jax.jit, static_argnames=("strides", "padding"))
+def transforms(
+    kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
+) -> tuple[Array | None, ...]:
+    """Return what a `winograd.Kernel` has besides the kernel itself."""
+    gradient = gradient_kernel(kernel, strides, padding)
+    if strides != (1, 1) or not winograd.transformable(kernel):
+        return gradient, None, None
+    return gradient, winograd.transform(kernel), winograd.transform(gradient)
+
+
+def _gradient_padding(
+    g: Sequence[int], kernel: Sequence[int], shape: Sequence[int], strides: Pair, padding: Padding
+) -> Padding:
+    """Return by how much the gradient is padded before it is convolved, of the arrays' shapes."""
+    _, rows = windows.phase_taps(kernel[0], strides[0], padding[0][0], shape[1], g[1])
+    _, cols = windows.phase_taps(kernel[1], strides[1], padding[1][0], shape[2], g[2])
+    return rows, cols
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Padding) -> Array:
+    def tiled(x: Array, plain: Array, transformed: Array) -> Array:
+        del plain
+        return winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed)
+
+    def compilers(x: Array, plain: Array, transformed: Array) -> Array:
+        del transformed
+        return _lax_conv(x, plain, (1, 1), padding)
+
+    cropped = any(pad < 0 for pair in padding for pad in pair)
+    if kernel.forward is None or cropped or not winograd.pays(x, kernel.plain):
+        return _fast_conv(x, kernel.plain, strides, padding)
+    return lax.platform_dependent(x, kernel.plain, kernel.forward, cpu=tiled, default=compilers)
+
+
+def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
+    if any(part.perturbed for part in kernel if part is not None):
+        raise ValueError(
+            "the gradient of weights was asked of a network whose kernels were transformed, which would not "
+            "follow them: take the network as it was before vizsynth.prepare"
+        )
+    values: Any = [None if part is None else part.value for part in kernel]
+    kernel = winograd.Kernel(*values)
+    return _prepared_conv(x.value, kernel, strides, padding), (kernel, x.value.shape)
+
+
+def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array):
+    kernel, shape = residuals
+    pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
+    # The gradient's own gradient, at stride 1, is convolved with the kernel again.
+    back = (
+        winograd.Kernel(kernel.gradient, kernel.plain, kernel.backward, kernel.forward)
+        if strides == (1, 1)
+        else winograd.Kernel(kernel.gradient, winograd.flipped(kernel.gradient))
+    )
+    dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
+    if strides != (1, 1):
+        dx = windows.interleaved(dx, strides, shape)
+    return dx, jax.tree.map(jnp.zeros_like, kernel)
+
+
+_prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)
+
+
+def _kernel_gradient(x: Array, g: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
+    """Return the gradient of a convolution with respect to its kernel.
+
+    ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: a product of matrices for each tap (i, j), or, the channels
+    of x being its images and its images channels, one forward convolution. XLA is slow at the second on CPU
+    where it is dilated (s > 1), and where several images give many channels: up to eight times.
+    """
+    several = len(x) > 1 and g.shape[3] >= 32
+    if (strides != (1, 1) or several) and window[0] * window[1] <= MOST_TAPS:
+        seen = windows.slices(windows.padded(x, padding), window, strides)
+        taps = [_over_positions(part, g) for part in seen]
+        return jnp.stack(taps).reshape(*window, x.shape[3], g.shape[3])
+    dw = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        (1, 1),
+        padding,
+        rhs_dilation=strides,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return dw[:, : window[0], : window[1]].transpose(1, 2, 0, 3)
+
+
+def _over_positions(x: Array, g: Array) -> Array:
+    """Return Σ_np x[n, p, c] g[n, p, k]: the wider of the two is on the right, which is faster on CPU."""
+    if x.shape[3] < g.shape[3]:
+        return jnp.einsum("nhwc,nhwk->ck", x, g)
+    return jnp.einsum("nhwk,nhwc->kc", g, x).T
+
+
+def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
+    x = x[:, :: strides[0], :: strides[1]]
+    return x @ kernel[0, 0]
+
+
+def _with_bias(y: Array, bias: Array | None) -> Array:
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+
+
+def conv(
+    x: Maps,
+    kernel: Float[Array, "kh kw c k"] | winograd.Kernel,
+    bias: Float[Array, " k"] | None,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    name: str = "",
+) -> Float[Array, "n h2 w2 k"]:
+    """Convolve, with a backward pass that is itself a forward convolution on CPU.
+
+    A kernel that was transformed is used as such where that is faster.
+    """
+    windows.check("convolution", name, x, kernel.shape[:2], padding)
+    if isinstance(kernel, winograd.Kernel):
+        if x.dtype == kernel.plain.dtype:
+            return _with_bias(_prepared_conv(x, kernel, strides, padding), bias)
+        kernel = kernel.plain
+    kernel = kernel.astype(x.dtype)
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        return _with_bias(_pointwise(x, kernel, strides), bias)
+    return _with_bias(_conv(x, kernel, strides, padding), bias)
+
+
+def takes_transforms(function: Callable[..., Any]) -> bool:
+    """Tell whether a convolution takes a kernel that was transformed, `vizsynth.winograd.Kernel`."""
+    return function is conv or getattr(function, "takes_transforms", False)
+
+
+def plain_conv(
+    x: Maps,
+    kernel: Float[Array, "kh kw c k"],
+    bias: Float[Array, " k"] | None,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    name: str = "",
+) -> Float[Array, "n h2 w2 k"]:
+    """Convolve by `jax.lax` alone."""
+    windows.check("convolution", name, x, kernel.shape[:2], padding)
+    return _with_bias(_lax_conv(x, kernel.astype(x.dtype), strides, padding), bias)
