@@ -1,5 +1,6 @@
 """What all networks share: folding, precision, attributes, trunks, sizes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from vizsynth.models import (
     with_precision,
 )
 from vizsynth.models.load import NETWORKS
+from vizsynth.models.network import layer_names
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from vizsynth.models.weights import skeleton
 from vizsynth.ops import pool_padding
@@ -40,6 +42,29 @@ KEY = jax.random.key(0)
 
 def structure(net: Any) -> Any:
     return jax.tree.structure(net)
+
+
+# Names -----------------------------------------------------------------------
+
+
+def test_layers_are_named_without_tracing_the_network_anew() -> None:
+    calls: list[str] = []
+
+    @jax.tree_util.register_dataclass
+    @dataclass
+    class Twice:
+        """A network that uses a name twice, and counts how often it is run."""
+
+        kernel: Any
+
+        def __call__(self, images: Any, *, tap: Any, **_: Any) -> Any:
+            calls.append("run")
+            x = tap("first", images @ self.kernel)
+            return tap("last", tap("first", x @ jnp.ones((4, 2))) @ jnp.ones((2, 5)))
+
+    for kernel in (jnp.ones((3, 4)), jnp.zeros((3, 4))):
+        assert layer_names(Twice(kernel)) == ("first", "last")
+    assert calls == ["run"]
 
 
 # Folding ---------------------------------------------------------------------

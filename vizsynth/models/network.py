@@ -39,7 +39,8 @@ def _tapped(net: Any, images: Images) -> "OrderedDict[str, Array]":
     seen: OrderedDict[str, Array] = OrderedDict()
 
     def listed(name: str, value: Array) -> Array:
-        return seen.setdefault(name, value)
+        seen[name] = value
+        return value
 
     net(images, tap=listed)
     return seen
