@@ -40,6 +40,7 @@ from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.models import Picture, load_stylizer, save_stylizer, stylizer
 from vizsynth.models.network import with_attributes
+from vizsynth.models.stylizers import StylizerConfig
 from vizsynth.synthesis.fast_style import Weighting, perceptual_terms, style_statistics
 
 TRAINED_ON = {
@@ -198,15 +199,11 @@ def photographs(seed: int, count: int, side: int) -> Float[Array, "count side si
 
 
 def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
-    """Return the stylizer that is trained: a fresh one, or one of the same kind that was written before."""
+    """Return the stylizer that is trained: a fresh one, or one that was written before."""
+    if begin is not None:
+        return with_attributes(load_stylizer(begin), record=None)
     kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
-    fresh = stylizer(list(STYLES), **kind, key=key)
-    if begin is None:
-        return fresh
-    earlier = load_stylizer(begin)
-    if earlier.config != fresh.config:
-        raise SystemExit(f"{begin} holds a stylizer of another kind: {earlier.config}, not {fresh.config}")
-    return with_attributes(earlier, record=None)
+    return stylizer(list(STYLES), **kind, key=key)
 
 
 def train(
@@ -270,23 +267,30 @@ def train(
 def settings_of(
     *, quick: bool, network: str, seed: int, steps: int | None = None, begin: Path | None = None
 ) -> dict[str, Any]:
-    """Return what makes a training what it is."""
+    """Return what makes a training what it is; the kind of the network is that of what it begins with."""
+    kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
+    before = None
+    if begin is not None:
+        earlier = load_stylizer(begin)
+        kind, before = earlier.config, getattr(earlier.record, "origin", None)
+        if earlier.styles != tuple(STYLES):
+            raise SystemExit(f"{begin} has the styles {', '.join(earlier.styles)}, not {', '.join(STYLES)}")
     return {
         "network": network,
         "weights": WEIGHTS[network],
         **{name: list(layers) for name, layers in LAYERS[network].items()},
         **LOSS,
         "styles": list(STYLES),
-        "widths": [4, 6, 8] if quick else [16, 32, 64],
-        "blocks": 1 if quick else 5,
-        "skips": True,
+        "widths": list(kind.widths),
+        "blocks": kind.blocks,
+        "skips": kind.skips,
         "photos": 6 if quick else 120,
         "size": 48 if quick else 96,
         "batch": 3,
         "steps": steps or (4 if quick else 2000),
         "learning_rate": 2e-3 if begin is None else 1e-3,
         "seed": seed,
-        "begun with": None if begin is None else getattr(load_stylizer(begin).record, "origin", "unknown"),
+        "begun with": before,
     }
 
 

@@ -13,9 +13,11 @@ from experiments.fast_style import (
     PHOTOS,
     STYLES,
     TRAINED_ON,
+    begun,
     held_out,
     photographs,
     pictures,
+    provenance,
     settings_of,
 )
 from vizsynth.models import load_stylizer
@@ -49,6 +51,16 @@ def test_settings_say_what_was_trained(quick: bool) -> None:
     found = settings_of(quick=quick, network="vgg16", seed=0)
     assert found["styles"] == list(load_stylizer().styles)
     assert quick or tuple(found["widths"]) == load_stylizer().config.widths
+
+
+def test_a_training_may_begin_with_what_is_in_the_package() -> None:
+    found, bundled = settings_of(quick=True, network="vgg16", seed=0, begin=BUNDLED), load_stylizer()
+    config = bundled.config
+    kind = (config.widths, config.blocks, config.skips)
+    assert (tuple(found["widths"]), found["blocks"], found["skips"]) == kind
+    assert found["begun with"] and found["begun with"] in provenance(found)["origin"]
+    began = begun(BUNDLED, found, jax.random.key(0))
+    np.testing.assert_array_equal(began.in1.kernel[...], bundled.in1.kernel[...])
 
 
 def test_what_is_made_has_the_style_that_was_asked_for() -> None:

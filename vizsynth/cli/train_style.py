@@ -62,6 +62,12 @@ MOST = 1000  # photos: all are in memory
     "--blocks", type=click.IntRange(1, 50), default=5, hidden=True, help="How many residual blocks [5]."
 )
 @click.option(
+    "--skips/--no-skips",
+    default=True,
+    hidden=True,
+    help="Join what the first layers saw; Johnson's does not [yes].",
+)
+@click.option(
     "--every", type=click.IntRange(1), default=25, metavar="STEPS",
     help="A sample so often, in DIR/frames [25].",
 )  # fmt: skip
@@ -89,6 +95,7 @@ def command(
     learning_rate: float,
     width: int,
     blocks: int,
+    skips: bool,
     every: int,
     resume: bool,
     seed: int,
@@ -128,7 +135,7 @@ def command(
         "weights": weights, "content_layers": list(of_content), "style_layers": list(of_style),
         "size": size, "style_size": style_size, "batch": batch, "style_weight": style_weight,
         "content_weight": content_weight, "tv_weight": tv_weight, "learning_rate": learning_rate,
-        "width": width, "blocks": blocks, "skips": True, "seed": seed,
+        "width": width, "blocks": blocks, "skips": skips, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(out or Path("out") / f"{names[0]}-stylizer", origin, overwrite=overwrite or resume)
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
@@ -138,7 +145,7 @@ def command(
     seen = jnp.stack([read_image(path, (side, side)) for path in found])
     of = jnp.stack([picture.read((style_size, style_size)) for picture in pictures])
     key, run_key = jax.random.split(jax.random.key(seed))
-    fresh = stylizer(names, widths=(width, 2 * width, 4 * width), blocks=blocks, key=key)
+    fresh = stylizer(names, widths=(width, 2 * width, 4 * width), blocks=blocks, skips=skips, key=key)
 
     def take(state: Any, count: int) -> Any:
         if state is None:  # begun here, as it would else be a program of its own

@@ -118,7 +118,7 @@ class StylizerConfig:
     """Channels at the full, half and quarter size; Johnson's are 32, 64 and 128."""
     blocks: int = 5
     """How many residual blocks."""
-    skips: bool = False
+    skips: bool = True
     """Whether what the first layers saw joins what is enlarged."""
 
 
