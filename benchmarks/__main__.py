@@ -3,7 +3,8 @@
 Each of the files named has `rows(turns, peers)`, or `figures(turns)` where nothing stands beside it, and
 runs in a process of its own, so that the most memory it held is told apart. Without `--peers` ours are timed
 alone, and nothing but vizsynth is needed: what an accelerator's speed is measured by. With it, each stands
-beside its peers in one run; `bash benchmarks/peers.sh` makes the environment for that.
+beside its peers in one run; `bash benchmarks/peers.sh` makes the environment for that. Of a JSON FILE that is
+there, written in the same environment, what is not measured again is kept.
 """
 
 import argparse
@@ -24,8 +25,8 @@ NAMES = (
     *("image_gradient", "trunk", "style", "residual", "maps", "occlusion", "ablation_cam", "pgd", "deepfool"),
     *("pictures", "curves", "large_images"),
 )
-FIGURES = {"errors": "convolutions", "startup": "vizsynth explain"}
-"""What has a table of its own, and its head."""
+FIGURES = ("errors", "startup")
+"""What has a table of its own."""
 ALL = (*NAMES, *FIGURES)
 PEERS = ("torch", "captum", "grad-cam", "torchcam", "torchattacks", "foolbox")
 IMPORT = (
@@ -103,11 +104,22 @@ def page(record: dict[str, Any]) -> str:
         speed, memory = one["matrix_products_per_second"] / 1e9, one["most_memory"] / 2**30
         lines.append(f"| {one['name']} | {speed:.0f} | {memory:.2f} | {one['seconds']:.0f} |")
     for one in record["benchmarks"]:
-        title, _, text = (import_module(f"benchmarks.{one['name']}").__doc__ or "").partition("\n")
+        module = import_module(f"benchmarks.{one['name']}")
+        title, _, text = (module.__doc__ or "").partition("\n")
         lines += ["", f"## {title}", "", text.strip()]
         if "figures" in one:
-            lines += ["", grid(FIGURES[one["name"]], one["figures"])]
+            lines += ["", grid(module.HEAD, one["figures"])]
     return "\n".join(lines) + "\n"
+
+
+def kept(path: Path | None, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a file tells of each benchmark, if it was written in this environment."""
+    if path is None or not path.exists():
+        return {}
+    earlier = json.loads(path.read_text())
+    if any(earlier[name] != record[name] for name in ("peers", "cores", "versions")):
+        return {}
+    return {one["name"]: one for one in earlier["benchmarks"]}
 
 
 def main() -> None:
@@ -137,11 +149,12 @@ def main() -> None:
     ]
     record: dict[str, Any] = {"peers": chosen.peers, "cores": os.cpu_count(), "import": sorted(imports)[1]}
     record["versions"] = versions(("vizsynth", "jax", *(PEERS if chosen.peers else ())))
-    record["benchmarks"] = []
+    found = kept(chosen.json, record)
     for name in chosen.names or ALL:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        record["benchmarks"].append(apart(name, chosen.turns, chosen.peers))
-        record["device"] = record["benchmarks"][-1]["device"]
+        found[name] = apart(name, chosen.turns, chosen.peers)
+        record["benchmarks"] = [found[name] for name in ALL if name in found]
+        record["device"] = found[name]["device"]
         for path, text in ((chosen.json, json.dumps(record, indent=2) + "\n"), (chosen.page, page(record))):
             if path:  # after each: what was measured is kept if the next one fails
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from benchmarks.timing import grid
 from vizsynth import ops
 
 LABEL = 3
+HEAD = "convolutions"
 
 
 def _windows(x: Array) -> Array:
@@ -90,7 +91,7 @@ def figures(turns: int = 1) -> dict[str, dict[str, str]]:
 def main() -> None:
     """Print the table."""
     argparse.ArgumentParser(description="Errors of fast convolution.").parse_args()
-    print(grid("convolutions", figures()))
+    print(grid(HEAD, figures()))
 
 
 if __name__ == "__main__":

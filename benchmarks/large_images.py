@@ -56,9 +56,8 @@ def program_bytes(side: int, cuts: tuple[str, ...]) -> int:
 def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     """Return steps of style transfer, in parts beside all activations kept: a third of the turns."""
     del peers  # none cuts its network
-    side = SIDE
     net = vizsynth.prepare(vizsynth.models.vgg16(num_classes=None, key=jax.random.key(0)))
-    content, style = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
+    content, style = jax.random.uniform(jax.random.key(1), (2, SIDE, SIDE, 3))
     options: dict[str, Any] = {"optimizer": optax.adam, "parametrization": Pixels(), "learning_rate": 0.02}
     begun = vizsynth.transfer_style(net, content, [style], key=jax.random.key(0), steps=0, **options)
 
@@ -71,9 +70,9 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
 
         return take
 
-    in_parts, kept = (program_bytes(side, cuts) / GiB for cuts in (VGG_CUTS, ()))
+    in_parts, kept = (program_bytes(SIDE, cuts) / GiB for cuts in (VGG_CUTS, ()))
     return compare(
-        f"style transfer, VGG-16, {side} px, 2 steps and their targets, in parts: {in_parts:.1f} GiB",
+        f"style transfer, VGG-16, {SIDE} px, 2 steps and their targets, in parts: {in_parts:.1f} GiB",
         taking(VGG_CUTS),
         {f"ours, all activations kept: {kept:.1f} GiB": taking(())},
         turns=max(1, turns // 3),

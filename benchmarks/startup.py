@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.timing import grid
 
 PHOTO = Path(__file__).parent.parent / "experiments" / "photos" / "chelsea.jpg"
+HEAD = "vizsynth explain"
 PROGRAM = """
 import json, sys, time
 began = time.perf_counter()
@@ -82,7 +83,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="What a command takes to begin.")
     parser.add_argument("--turns", type=int, default=7)
-    print(grid("vizsynth explain", figures(parser.parse_args().turns)))
+    print(grid(HEAD, figures(parser.parse_args().turns)))
 
 
 if __name__ == "__main__":

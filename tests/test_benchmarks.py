@@ -1,5 +1,6 @@
 """What the benchmarks say of what they timed."""
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -118,3 +119,12 @@ def test_mistakes_are_told(
         command.main()
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_what_is_not_measured_again_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "told.json"
+    record = {"peers": True, "cores": 2, "versions": {"jax": "1"}}
+    assert command.kept(None, record) == command.kept(path, record) == {}
+    path.write_text(json.dumps({**record, "benchmarks": [{"name": "maps", "seconds": 3}]}))
+    assert command.kept(path, record) == {"maps": {"name": "maps", "seconds": 3}}
+    assert command.kept(path, {**record, "cores": 4}) == command.kept(path, {**record, "peers": False}) == {}
