@@ -3,8 +3,8 @@
 Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016, with the
 styles of Dumoulin, Shlens & Kudlur, A Learned Representation for Artistic Style, 2017: three styles in one
 network, those of `experiments/style_pictures.py`: coloured glass in lead, strokes along a flow, and the lines
-of a woodcut. It is trained on crops of the photos in `experiments/photos` that
-are in the public domain or CC0; the two that ask for attribution are not trained on: it is measured on them.
+of a woodcut. It is trained on crops of the photos in `experiments/photos` that are in the public domain or
+CC0; the two that ask for attribution are not trained on: it is measured on them.
 
 Written are:
 

@@ -18,7 +18,8 @@ from vizsynth.files import write_image
 experiments = importlib.import_module("experiments.__main__")
 Figure = experiments.Figure
 HERE = Path(gallery.__file__).parent
-NOT_FIGURES = {"__init__", "__main__", "attributions", "figure", "gallery", "photo_crops", "style_pictures", "training"}
+NOT_FIGURES = {"__init__", "__main__", "attributions", "figure", "gallery", "photo_crops", "training"}
+NOT_FIGURES |= {"style_pictures"}
 NOT_FIGURES |= {"feature_decoder", "planted_network"}  # what they train lies in the repository
 
 
