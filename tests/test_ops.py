@@ -119,10 +119,11 @@ def test_every_window_with_every_stride(stride: int) -> None:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("images", [2, convolution.MOST_IMAGES, convolution.MOST_IMAGES + 1])
 @pytest.mark.parametrize("channels", [(3, 40), (40, 33)])
-def test_kernels_of_many_channels_for_several_images(channels: Pair) -> None:
-    x, kernel = arrays((2, 7, 8, channels[0]), (3, 3, *channels))
-    (g,) = arrays((2, 7, 8, channels[1]), seed=1)
+def test_kernels_of_many_channels_for_several_images(channels: Pair, images: int) -> None:
+    x, kernel = arrays((images, 7, 8, channels[0]), (3, 3, *channels))
+    (g,) = arrays((images, 7, 8, channels[1]), seed=1)
 
     def gradient(conv: Callable[..., Any]) -> Any:
         return jax.vjp(lambda kernel: conv(x, kernel, None, padding=ONE), kernel)[1](g)[0]
@@ -157,6 +158,21 @@ def test_large_maps_without_padding(strides: Pair) -> None:
 
     for found, wanted in zip(jax.jit(lambda: values(ops.conv))(), values(ops.plain_conv), strict=True):
         np.testing.assert_allclose(found, wanted, atol=3e-6 * float(jnp.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("padding", [NONE, ((4, 4), (4, 4)), ((0, 8), (8, 0))], ids=str)
+@pytest.mark.parametrize("channels", [12, 32])
+def test_large_windows_of_few_outputs(channels: int, padding: Any) -> None:
+    shape, window = (1, 72, 66, channels), (9, 9, channels, 3)
+    assert convolution._windows_are_many(shape, window, (1, 1))
+    x, kernel = arrays(shape, window, dtype=np.float32)
+
+    def values(conv: Callable[..., Any]) -> Any:
+        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, None, padding=padding), x, kernel)
+        return y, *pull(y)
+
+    for found, wanted in zip(jax.jit(lambda: values(ops.conv))(), values(ops.plain_conv), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-6 * float(jnp.abs(wanted).max()))
 
 
 @given(
