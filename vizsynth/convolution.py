@@ -152,7 +152,7 @@ def gradient_kernel(
 @partial(jax.jit, static_argnames=("strides", "padding"))
 def transforms(
     kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
-) -> tuple[Array | None, ...]:
+) -> tuple[Array, winograd.Transform | None, winograd.Transform | None]:
     """Return what a `winograd.Kernel` has besides the kernel itself."""
     gradient = gradient_kernel(kernel, strides, padding)
     if strides != (1, 1) or not winograd.transformable(kernel):
@@ -171,11 +171,11 @@ def _gradient_padding(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Padding) -> Array:
-    def tiled(x: Array, plain: Array, transformed: Array) -> Array:
+    def tiled(x: Array, plain: Array, transformed: winograd.Transform) -> Array:
         del plain
         return winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed)
 
-    def compilers(x: Array, plain: Array, transformed: Array) -> Array:
+    def compilers(x: Array, plain: Array, transformed: winograd.Transform) -> Array:
         del transformed
         return _lax_conv(x, plain, (1, 1), padding)
 
@@ -186,13 +186,12 @@ def _prepared_conv(x: Array, kernel: winograd.Kernel, strides: Pair, padding: Pa
 
 
 def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
-    if any(part.perturbed for part in kernel if part is not None):
+    if any(part.perturbed for part in jax.tree.leaves(kernel)):
         raise ValueError(
             "the gradient of weights was asked of a network whose kernels were transformed, which would not "
             "follow them: take the network as it was before vizsynth.prepare"
         )
-    values: Any = [None if part is None else part.value for part in kernel]
-    kernel = winograd.Kernel(*values)
+    kernel = jax.tree.map(lambda part: part.value, kernel)
     return _prepared_conv(x.value, kernel, strides, padding), (kernel, x.value.shape)
 
 

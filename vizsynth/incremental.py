@@ -163,7 +163,7 @@ class Clean(NamedTuple):
     """What an operation computed for the unchanged image, and what it prepared for the changed ones."""
 
     output: Array
-    transformed: Array | None = None
+    transformed: winograd.Transform | None = None
     """A convolution's kernel in Winograd's form."""
 
 
@@ -196,7 +196,7 @@ def _convolved(
     x: Array,
     kernel: Array,
     bias: Array | None,
-    transformed: Array,
+    transformed: winograd.Transform,
     *,
     padding: Padding = ((0, 0), (0, 0)),
     name: str = "",
@@ -303,7 +303,7 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
     ) -> Any:
         window = (kernel.shape[0], kernel.shape[1])
 
-        def op(x: Array, padding: Padding, transformed: Array | None = None) -> Array:
+        def op(x: Array, padding: Padding, transformed: winograd.Transform | None = None) -> Array:
             if transformed is not None:
                 return _convolved(x, kernel, bias, transformed, padding=padding, name=name)
             return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
