@@ -91,6 +91,25 @@ def photographs(seed: int, count: int, side: int) -> Float[Array, "count side si
 # Training ---------------------------------------------------------------------------
 
 
+def muon(learning_rate: Any) -> optax.GradientTransformation:
+    """Return the optimizer: momentum that is made orthogonal, for kernels; Adam for the other weights.
+
+    Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024. A kernel is the matrix of
+    its windows' values by its outputs. Its loss after 300 steps is lower than Adam's after 500 here.
+    """
+
+    def matrices(weights: Any) -> Any:
+        kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+        return jax.tree.map(lambda leaf: kernel if leaf.ndim == 4 else None, weights)
+
+    def slower(count: Any) -> Any:
+        return 0.3 * (learning_rate(count) if callable(learning_rate) else learning_rate)
+
+    return optax.contrib.muon(
+        learning_rate, adam_learning_rate=slower, muon_weight_dimension_numbers=matrices
+    )
+
+
 def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
     """Return the stylizer that is trained: a fresh one, or one that was written before."""
     if begin is not None:
@@ -125,6 +144,7 @@ def train(
         pictures(),
         size=size,
         batch_size=settings["batch"],
+        optimizer=muon,
         learning_rate=settings["learning_rate"],
         horizon=float(steps),
         **LAYERS[network],
@@ -133,7 +153,7 @@ def train(
 
     def onward(state: Any, steps: int) -> Any:
         if state is None:
-            state = ascent.init(fresh, optax.adam(optax.constant_schedule(0.0)), key=run_key)
+            state = ascent.init(fresh, muon(optax.constant_schedule(0.0)), key=run_key)
         return take(state=state, steps=steps)
 
     # A run may be made longer or shorter when it goes on: the learning rate falls to 0 at its end.
@@ -177,11 +197,12 @@ def settings_of(
         "widths": list(kind.widths),
         "blocks": kind.blocks,
         "skips": kind.skips,
-        "photos": 6 if quick else 120,
+        "photos": 6 if quick else 400,
         "size": 48 if quick else 96,
         "batch": 3,
-        "steps": steps or (4 if quick else 2000),
-        "learning_rate": 2e-3 if begin is None else 1e-3,
+        "steps": steps or (4 if quick else 8000),
+        "optimizer": "Muon",
+        "learning_rate": 3e-2 if begin is None else 1e-2,
         "seed": seed,
         "begun with": before,
     }

@@ -63,9 +63,9 @@ MOST = 1000  # photos: all are in memory
 )
 @click.option(
     "--skips/--no-skips",
-    default=True,
+    default=False,
     hidden=True,
-    help="Join what the first layers saw; Johnson's does not [yes].",
+    help="Join what the first layers saw; Johnson's does not [no].",
 )
 @click.option(
     "--every", type=click.IntRange(1), default=25, metavar="STEPS",

@@ -12,10 +12,10 @@ Each convolution is padded by reflection, where Johnson reflects the photo alone
 shrink. What is enlarged is cut to what it was before: any size is taken, and given back. The last layer is
 a sigmoid, where Johnson's is 150 tanh: pictures lie in [0, 1]. By default the widths are half of Johnson's.
 
-By default what is enlarged is joined by what the first layers saw at that size, as in a U-Net (Ronneberger,
-Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015); `skips=False` leaves
-that away, as Johnson does. A photo's details need not pass through a quarter of its size then: after as many
-steps of training, pictures are nearer to the photo and to the style.
+With `skips=True` what is enlarged is joined by what the first layers saw at that size, as in a U-Net
+(Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015): a
+photo's details need not pass through a quarter of its size. The loss is lower after as many steps, as the
+photo is kept for nothing; but the style comes late, and large areas are only tinted until it does.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ class StylizerConfig:
     """Channels at the full, half and quarter size; Johnson's are 32, 64 and 128."""
     blocks: int = 5
     """How many residual blocks."""
-    skips: bool = True
+    skips: bool = False
     """Whether what the first layers saw joins what is enlarged."""
 
 
@@ -203,7 +203,7 @@ def stylizer(
     *,
     widths: Sequence[int] = (16, 32, 64),
     blocks: int = 5,
-    skips: bool = True,
+    skips: bool = False,
     key: Key,
 ) -> Stylizer:
     """Make a fresh stylizer: `vizsynth.train_style` trains it, `vizsynth.stylize` uses it.
@@ -212,7 +212,7 @@ def stylizer(
         styles: the names of the styles.
         widths: channels at the full, half and quarter size; Johnson's are `(32, 64, 128)`.
         blocks: how many residual blocks; Johnson's are 5.
-        skips: whether what the first layers saw joins what is enlarged; with False it is Johnson's network.
+        skips: whether what the first layers saw joins what is enlarged; without it is Johnson's network.
         key: of the weights, He's.
 
     Raises:
