@@ -7,13 +7,12 @@ Eight images are timed by `vmap` beside a batch of eight, and a step in a scan b
 
     python -m benchmarks.image_gradient [--turns 7] [--peers]
 
-1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan. Where memory is fast
-they were had (1.47, 1.39 and 1.59 on such a machine); at 14 GB/s of copying they are 1.0 to 1.3 from run to
-run. By the profile of a forward pass: the products of Winograd's tiles are 60 % of the time, at half the rate
-of one large product, as each of the 36 has a kernel of its own to read; the convolution of 64 channels at
-full size, which is direct and runs at the rate of matrix products, is a fifth; reading the dense layers'
-weights a sixth. Tried: a product for each of the 36, without copies of all tiles, which is twice as fast for
-a layer by itself and 4 % in the whole network, but compiles three times as long.
+1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan; how far each is from
+there changes with the machine's memory, by a tenth from run to run. By the profile of a forward pass: the
+products of Winograd's tiles are half of the time, at less than half the rate of a large square product, as
+each of the 36 has a kernel of its own to read; the convolution of 64 channels at full size, which is direct,
+is a fifth; reading the dense layers' weights a sixth. The 36 are six batches of six: one batch took a quarter
+more of the whole pass; 36 products are no faster than six, and compile three times as long.
 """
 
 from collections.abc import Callable

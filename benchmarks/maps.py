@@ -5,8 +5,8 @@ VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepar
     python -m benchmarks.maps [--turns 7] [--peers]
 
 3 and, by hand, 1.3 were wanted of Grad-CAM, and 1.5 of the sums over samples. Beside PyTorch by hand it is a
-forward pass (`benchmarks.image_gradient`), and the sums are gradients of five images at once, which both
-sides do at the rate of large matrix products.
+forward pass (`benchmarks.image_gradient`), and the sums are gradients of five images at once: no part of
+their time is spent elsewhere.
 """
 
 from collections.abc import Callable

@@ -5,9 +5,10 @@ both sides, which take the same steps from the same photo. A call computes the t
 
     python -m benchmarks.style [--turns 7] [--peers]
 
-1.5 was wanted. By parts, in seconds: the two targets 1.2, each step 1.0 to 1.3, of which the Gram matrices of
-five layers and their gradients take a quarter: the first, of 64 channels at 512 x 512 positions, is computed
-at an eighth of the rate of a large product (one sum over all positions; summing over chunks takes as long).
+1.5 was wanted; half of the turns come near it. A quarter of a step are the Gram matrices of five layers and
+their gradients: the first, of 64 channels at 512 x 512 positions, is computed at an eighth to a fourth of the
+rate of a large product (one sum over all positions; summing over chunks, or of the maps turned over, takes
+longer).
 Tried: their gradient as one product where autodiff takes two; runs that are resumed were no longer the same
 to the last bit.
 """

@@ -6,8 +6,8 @@ step of style transfer but for the losses (`benchmarks.style`).
 
     python -m benchmarks.trunk [--turns 7] [--peers]
 
-1.5 was wanted. Winograd's products run at the rate of large matrix products here; their transforms, and the
-first block, which is direct, take what is missing (`benchmarks.image_gradient`).
+1.5 was wanted. What is missing, where it is, are the transforms of Winograd's tiles and the first block,
+which is direct (`benchmarks.image_gradient`).
 """
 
 from collections.abc import Callable
