@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 TILE = 4  # outputs a tile and axis
 _CHANNELS = 64  # fewer never gain
 Net = TypeVar("Net")
-Transform = tuple[Float[Array, "6 c k"], ...]
-"""A kernel for each of the 36 elements of a tile, by the tile's six rows."""
+Transform = tuple[Float[Array, "6 _ _"], ...]
+"""A kernel `[c, k]` for each of the 36 elements of a tile, by the tile's six rows."""
 
 
 class Kernel(NamedTuple):
