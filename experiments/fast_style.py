@@ -91,7 +91,7 @@ def photographs(seed: int, count: int, side: int) -> Float[Array, "count side si
 # Training ---------------------------------------------------------------------------
 
 
-def muon(learning_rate: Any) -> optax.GradientTransformation:
+def muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """Return the optimizer: momentum that is made orthogonal, for kernels; Adam for the other weights.
 
     Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024. A kernel is the matrix of
@@ -102,11 +102,10 @@ def muon(learning_rate: Any) -> optax.GradientTransformation:
         kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
         return jax.tree.map(lambda leaf: kernel if leaf.ndim == 4 else None, weights)
 
-    def slower(count: Any) -> Any:
-        return 0.3 * (learning_rate(count) if callable(learning_rate) else learning_rate)
-
     return optax.contrib.muon(
-        learning_rate, adam_learning_rate=slower, muon_weight_dimension_numbers=matrices
+        learning_rate,
+        adam_learning_rate=lambda count: 0.3 * learning_rate(count),
+        muon_weight_dimension_numbers=matrices,
     )
 
 

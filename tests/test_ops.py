@@ -120,10 +120,10 @@ def test_every_window_with_every_stride(stride: int) -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("images", [2, convolution.MOST_IMAGES, convolution.MOST_IMAGES + 1])
-@pytest.mark.parametrize("channels", [(3, 40), (40, 33)])
-def test_kernels_of_many_channels_for_several_images(channels: Pair, images: int) -> None:
-    x, kernel = arrays((images, 7, 8, channels[0]), (3, 3, *channels))
-    (g,) = arrays((images, 7, 8, channels[1]), seed=1)
+@pytest.mark.parametrize(("side", "channels"), [(7, (3, 40)), (7, (40, 33)), (16, (40, 33)), (16, (5, 3))])
+def test_kernels_for_several_images(side: int, channels: Pair, images: int) -> None:
+    x, kernel = arrays((images, side, side + 1, channels[0]), (3, 3, *channels))
+    (g,) = arrays((images, side, side + 1, channels[1]), seed=1)
 
     def gradient(conv: Callable[..., Any]) -> Any:
         return jax.vjp(lambda kernel: conv(x, kernel, None, padding=ONE), kernel)[1](g)[0]

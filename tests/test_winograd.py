@@ -17,7 +17,7 @@ from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, s
 from vizsynth.models.weights import paths
 
 KEY = jax.random.key(0)
-STACK = [Conv(64), ReLU(), Conv(64), ReLU(), MaxPool(), Conv(64), ReLU(), GlobalMean(), Dense(5)]
+STACK = [Conv(64), ReLU(), Conv(64), ReLU(), MaxPool(), Conv(96), ReLU(), GlobalMean(), Dense(5)]
 
 
 @pytest.fixture(scope="module")

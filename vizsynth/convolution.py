@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vizsynth import windows, winograd
 from vizsynth.windows import Maps, Padding, Pair
 
-MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one
+MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
 MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
 
 
@@ -37,12 +37,14 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     comes of it (VGG's fifth block on images of 32 pixels). So do maps of few positions and many channels,
     where a product of matrices takes two thirds of the time (the last blocks of a ResNet). A map without any
     padding is given one column of it, and the output that comes of that is cut off: otherwise all windows are
-    written out first, which takes up to 25 times as long once they do not fit into the caches. A few channels
-    are made twenty where there are fewer outputs still (the last layers of a stylizer): three times faster.
+    written out first, which takes up to 25 times as long once they do not fit into the caches. Some channels
+    are made twenty by zeros where outputs are few (the last layers of a stylizer): XLA has a faster
+    convolution for more than sixteen of either, at its best for multiples of four.
     """
     channels, outputs = kernel.shape[2:]
     unpadded = padding == ((0, 0), (0, 0))
     narrow = outputs < 16 and 10 <= channels < 20 and strides == (1, 1)
+    zeros_help = narrow or (unpadded and max(channels, outputs) >= 16)
 
     def as_product(x: Array, kernel: Array) -> Array:
         return by_patches(x, kernel, strides, padding)
@@ -59,7 +61,7 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
     if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
         faster = as_product
-    elif (narrow or unpadded) and _windows_are_many(x.shape, kernel.shape, strides):
+    elif zeros_help and _windows_are_many(x.shape, kernel.shape, strides):
         faster = with_zeros
     else:
         return _lax_conv(x, kernel, strides, padding)
@@ -77,9 +79,9 @@ def _positions_are_few(shape: Sequence[int], kernel: Sequence[int], strides: Pai
 def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:
     """Tell whether the windows of a map would not fit into the caches, and are worth it."""
     n, h, w, c = shape
-    kh, kw, _, outputs = kernel
+    kh, kw = kernel[:2]
     positions = n * ((h - kh) // strides[0] + 1) * ((w - kw) // strides[1] + 1)
-    return max(c, outputs) >= 10 and kh * kw * c >= 100 and positions * kh * kw * c > 2**21
+    return kh * kw * c >= 100 and positions * kh * kw * c > 2**21
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -219,9 +221,9 @@ def _kernel_gradient(x: Array, g: Array, window: Pair, strides: Pair, padding: P
     ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: a product of matrices for each tap (i, j), or, the channels
     of x being its images and its images channels, one forward convolution. XLA is slow at the second on CPU
     where it is dilated (s > 1), and where several images give it several channels: image by image it is up
-    to 25 times faster. Of many images it is the first that is faster.
+    to 25 times faster. Of many images, or small maps, it is the first that is faster.
     """
-    if strides == (1, 1) and 1 < len(x) <= MOST_IMAGES:
+    if strides == (1, 1) and 1 < len(x) <= MOST_IMAGES and g.shape[1] * g.shape[2] >= 256:
         parts = zip(jnp.split(x, len(x)), jnp.split(g, len(g)), strict=True)
         return jnp.sum(jnp.stack([_kernel_gradient(*part, window, strides, padding) for part in parts]), 0)
     several = len(x) > 1 and g.shape[3] >= 32
