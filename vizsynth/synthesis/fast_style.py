@@ -28,7 +28,7 @@ from vizsynth.entry import as_images, entry, is_concrete
 from vizsynth.priors import total_variation
 from vizsynth.synthesis.pictures import Optimizer, warn_if_diverged
 from vizsynth.synthesis.texture import check_layers, check_run, gram, texture_loss
-from vizsynth.taps import run
+from vizsynth.taps import run, shapes
 from vizsynth.types import Images, Key, Network, Synthesis
 
 Number = float | Float[Array, ""]
@@ -156,6 +156,14 @@ def style_statistics(net: Network, styles: Styles, layers: Sequence[str]) -> dic
     return {layer: jax.vmap(gram)(seen[layer]) for layer in layers}
 
 
+def _parts(x: Float[Array, "n h w c"], count: int) -> Float[Array, "n parts h2 w2 c"]:
+    """Return the rectangles of maps, `count` along each axis; what is left over at the end is in none."""
+    n, h, w, c = x.shape
+    h, w = h // count, w // count
+    x = x[:, : h * count, : w * count].reshape(n, count, h, count, w, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, count * count, h, w, c)
+
+
 def perceptual_terms(
     net: Network,
     images: Images,
@@ -165,8 +173,12 @@ def perceptual_terms(
     content_layers: Sequence[str],
     weighting: Weighting,
     relative: bool = True,
+    parts: int = 1,
 ) -> PerceptualLoss:
-    """Return the perceptual loss of pictures for Gram matrices that are known: one set a picture."""
+    """Return the perceptual loss of pictures for Gram matrices that are known: one set a picture.
+
+    The style of `parts` x `parts` rectangles of each picture is compared one by one, and their mean taken.
+    """
     found = run(net, images, (*content_layers, *(layer for layer in wanted if layer not in content_layers)))[
         1
     ]
@@ -179,8 +191,12 @@ def perceptual_terms(
 
     away = [jax.vmap(apart)(found[layer], theirs[layer]) for layer in content_layers]
     contents = sum(away[1:], away[0]) / len(away)
-    grams = {layer: jax.vmap(gram)(found[layer]) for layer in wanted}
-    styles = jax.vmap(lambda found, wanted: texture_loss(found, wanted, relative=relative))(grams, wanted)
+    grams = {layer: jax.vmap(jax.vmap(gram))(_parts(found[layer], parts)) for layer in wanted}
+
+    def style(found: dict[str, Array], wanted: dict[str, Array]) -> Array:
+        return jax.vmap(lambda found: texture_loss(found, wanted, relative=relative))(found).mean()
+
+    styles = jax.vmap(style)(grams, wanted)
     variation = total_variation(images) / (images.size // len(images))
     a, b, c = (jnp.asarray(w, contents.dtype) for w in weighting)
     total = a * contents + b * styles.astype(contents.dtype) + c * variation.astype(contents.dtype)
@@ -328,6 +344,7 @@ def _check_training(
     steps: Any,
     size: Any,
     batch_size: Any,
+    parts: Any,
     content_layers: Any,
     style_layers: Any,
     content_weight: Any,
@@ -345,7 +362,7 @@ def _check_training(
             f"the stylizer has {len(names)} styles ({', '.join(names)}), and takes as many pictures of "
             f"them, not {len(styles)}"
         )
-    for name, value in (("size", size), ("batch_size", batch_size)):
+    for name, value in (("size", size), ("batch_size", batch_size), ("parts", parts)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
     if size < 5 or size > min(images.shape[1:3]):
@@ -359,10 +376,26 @@ def _check_training(
     check_layers(net, crop, content_layers, None, "content_layers")
     check_layers(net, crop, style_layers, None, "style_layers")
     check_layers(net, styles[0], style_layers, None, "style_layers")
+    crops = jax.ShapeDtypeStruct((batch_size, size, size, 3), images.dtype)
+    seen = min(min(maps.shape[1:3]) for maps in shapes(net, crops, style_layers).values())
+    if parts > seen:
+        raise ValueError(
+            f"parts must be at most {seen}, the positions that crops of {size} px have along an axis in "
+            f"{', '.join(style_layers)}, not {parts}"
+        )
 
 
 @entry(
-    static=("steps", "size", "batch_size", "content_layers", "style_layers", "optimizer", "relative"),
+    static=(
+        "steps",
+        "size",
+        "batch_size",
+        "parts",
+        "content_layers",
+        "style_layers",
+        "optimizer",
+        "relative",
+    ),
     check=_check_training,
     verify=warn_if_diverged,
     many=True,
@@ -377,6 +410,7 @@ def train_style(
     steps: int = 100,
     size: int = 128,
     batch_size: int = 4,
+    parts: int = 1,
     content_layers: Sequence[str] = CONTENT_LAYERS,
     style_layers: Sequence[str] = STYLE_LAYERS,
     content_weight: Number = 1.0,
@@ -404,6 +438,8 @@ def train_style(
         steps: how many to take (from the state on, if one is given).
         size: of the crops, in pixels.
         batch_size: how many crops a step.
+        parts: compare the style of so many parts of a crop along each axis one by one, rather than that of
+            the whole: a network may otherwise put all style in one place, and leave the rest as it was.
         content_layers, style_layers, content_weight, style_weight, tv_weight, relative: the loss, as for
             `perceptual_loss`.
         optimizer: `optimizer(learning_rate)` is an optax transformation.
@@ -418,8 +454,8 @@ def train_style(
         Johnson trains 40,000 steps of 4 photos at 256 px with a constant 1e-3.
 
     Raises:
-        TypeError, ValueError: pictures that are not one a style; a size above the photos'; layers that the
-            network does not have; weights below 0; no key.
+        TypeError, ValueError: pictures that are not one a style; a size above the photos'; more parts than
+            positions; layers that the network does not have; weights below 0; no key.
 
     Example:
         >>> import jax, vizsynth
@@ -451,6 +487,7 @@ def train_style(
             content_layers=content_layers,
             weighting=Weighting(content_weight, style_weight, tv_weight),
             relative=relative,
+            parts=parts,
         )
         return -L.total.mean()
 

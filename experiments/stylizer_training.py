@@ -1,0 +1,225 @@
+"""How the stylizer of `experiments.fast_style` is trained: the photos, the settings, the optimizer."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from PIL import Image as Pillow
+
+import vizsynth
+from experiments.figure import PHOTOS, WEIGHTS
+from experiments.style_pictures import STYLES, pictures
+from vizsynth import ascent
+from vizsynth.files import write_image
+from vizsynth.models import Picture, load_stylizer, stylizer
+from vizsynth.models.stylizers import StylizerConfig
+from vizsynth.models.weights import fit, paths
+
+TRAINED_ON = {
+    "astronaut": 3,
+    "chelsea": 3,
+    "coffee": 3,
+    "rocket": 3,
+    "camera": 2,
+    "retina": 1,
+    "hubble_deep_field": 1,
+    "brick": 1,
+    "grass": 1,
+    "gravel": 1,
+}
+"""The photos, and how often each is cut from, in parts of their sum."""
+LAYERS = {
+    "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},
+    "squeezenet1_1": {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3", "fire5")},
+}
+LOSS = {"content_weight": 1.0, "style_weight": 4.0, "tv_weight": 1.0}
+
+# Photos -----------------------------------------------------------------------------
+
+
+def cut(rng: np.random.Generator, photo: Pillow.Image, side: int) -> np.ndarray:
+    """Return a square of any size and place, its colours exchanged now and then."""
+    extent = int(np.exp(rng.uniform(np.log(side * 0.8), np.log(min(photo.size)))))
+    left, top = (int(rng.integers(length - extent + 1)) for length in photo.size)
+    box = (left, top, left + extent, top + extent)
+    x = np.asarray(photo.resize((side, side), Pillow.Resampling.BICUBIC, box), np.float32) / 255
+    if rng.random() < 0.3:
+        x = x[..., rng.permutation(3)] * rng.uniform(0.7, 1.2, 3) + rng.uniform(-0.1, 0.1, 3)
+    return np.clip(x, 0, 1).astype(np.float32)
+
+
+def photographs(seed: int, count: int, side: int) -> Float[Array, "count side side 3"]:
+    """Return squares of the photos that are trained on."""
+    rng = np.random.default_rng(seed)
+    chances = np.array(list(TRAINED_ON.values()), float)
+    opened = []
+    for name in TRAINED_ON:
+        with Pillow.open(PHOTOS / f"{name}.jpg") as photo:
+            opened.append(photo.convert("RGB"))
+    which = rng.choice(len(opened), count, p=chances / chances.sum())
+    return jnp.asarray(np.stack([cut(rng, opened[i], side) for i in which]))
+
+
+# Training ---------------------------------------------------------------------------
+
+
+def muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """Return the optimizer: momentum that is made orthogonal, for kernels; Adam for the other weights.
+
+    Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024. A kernel is the matrix of
+    its windows' values by its outputs. Its loss after 300 steps is lower than Adam's after 500 here.
+    """
+
+    def matrices(weights: Any) -> Any:
+        kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+        return jax.tree.map(lambda leaf: kernel if leaf.ndim == 4 else None, weights)
+
+    return optax.contrib.muon(
+        learning_rate,
+        adam_learning_rate=learning_rate,
+        muon_weight_dimension_numbers=matrices,
+    )
+
+
+def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
+    """Return the stylizer that is trained: a fresh one, or one that was written before.
+
+    One without skips may be given them: the kernels of what joins are zeros, so that it computes the same. A
+    network that has them from the start keeps the photo and puts all style in a few places; one that learned
+    to paint everywhere before does so still, and gets the photo's details back.
+    """
+    kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
+    fresh = stylizer(list(STYLES), **kind, key=key)
+    if begin is None:
+        return fresh
+    earlier, wanted = paths(load_stylizer(begin)), paths(fresh)
+    kernels = {
+        name: np.pad(leaf, [(0, new - old) for new, old in zip(wanted[name].shape, leaf.shape, strict=True)])
+        for name, leaf in earlier.items()
+    }
+    return fit(fresh, kernels)
+
+
+def train(
+    out: Path,
+    net: Any,
+    network: str,
+    *,
+    settings: dict[str, Any],
+    every: int,
+    resume: bool,
+    begin: Path | None = None,
+) -> tuple[Any, list[float], float]:
+    """Return the trained stylizer, the loss at each step, and the seconds a step."""
+    seed, size, steps = settings["seed"], settings["size"], settings["steps"]
+    key, run_key = jax.random.split(jax.random.key(seed))
+    fresh = begun(begin, settings, key)
+    photos = photographs(seed, settings["photos"], size * 4 // 3)
+    folder = out / "checkpoint"
+    if ascent.has_checkpoint(folder) and not resume:
+        raise SystemExit(f"{folder} holds a training: give --resume, or another --out")
+    take = partial(
+        vizsynth.train_style,
+        net,
+        fresh,
+        photos,
+        pictures(),
+        size=size,
+        batch_size=settings["batch"],
+        parts=settings["parts"],
+        optimizer=muon,
+        learning_rate=settings["learning_rate"],
+        horizon=float(steps),
+        **LAYERS[network],
+        **LOSS,
+    )
+
+    def onward(state: Any, steps: int) -> Any:
+        if state is None:
+            state = ascent.init(fresh, muon(optax.constant_schedule(0.0)), key=run_key)
+        return take(state=state, steps=steps)
+
+    # A run may be made longer or shorter when it goes on: the learning rate falls to 0 at its end.
+    origin = {name: value for name, value in settings.items() if name != "steps"}
+    told = out / "trace.npy"
+    losses: list[float] = np.load(told).tolist() if resume and told.exists() else []
+    state, seconds = None, []
+    began = time.perf_counter()
+    for result in ascent.chunks(onward, steps=steps, every=every, folder=folder, origin=origin):
+        state = result.state
+        done = int(state.step)
+        losses = [*losses[: done - result.trace.shape[1]], *np.asarray(result.trace[0]).tolist()]
+        np.save(told, losses)
+        seconds.append((time.perf_counter() - began) / max(result.trace.shape[1], 1))
+        recent = np.mean(losses[-every:]) if losses else float("nan")
+        print(f"step {done}/{steps}: loss {recent:.3f}, {seconds[-1]:.2f} s a step", flush=True)
+        write_image(out / "training.png", np.concatenate(list(np.asarray(result.images)), axis=1))
+        began = time.perf_counter()
+    if state is None:
+        raise SystemExit("--steps must be at least 1")
+    return state.params, losses, float(np.median(seconds))
+
+
+def settings_of(
+    *,
+    quick: bool,
+    network: str,
+    seed: int,
+    steps: int | None = None,
+    begin: Path | None = None,
+    skips: bool = False,
+    parts: int = 1,
+) -> dict[str, Any]:
+    """Return what makes a training what it is; the kind of the network is that of what it begins with."""
+    kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
+    before = None
+    if begin is not None:
+        earlier = load_stylizer(begin)
+        kind, before = earlier.config, getattr(earlier.record, "origin", None)
+        if earlier.styles != tuple(STYLES):
+            raise SystemExit(f"{begin} has the styles {', '.join(earlier.styles)}, not {', '.join(STYLES)}")
+    return {
+        "network": network,
+        "weights": WEIGHTS[network],
+        **{name: list(layers) for name, layers in LAYERS[network].items()},
+        **LOSS,
+        "styles": list(STYLES),
+        "widths": list(kind.widths),
+        "blocks": kind.blocks,
+        "skips": kind.skips or skips,
+        "photos": 6 if quick else 400,
+        "size": 48 if quick else 96,
+        "batch": 3,
+        "parts": parts,
+        "steps": steps or (4 if quick else 8000),
+        "optimizer": "Muon",
+        "learning_rate": 3e-2 if begin is None else 1e-2,
+        "seed": seed,
+        "begun with": before,
+    }
+
+
+def provenance(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what is written beside the weights."""
+    parts, skips = settings["parts"], ", with skips" if settings["skips"] else ""
+    each = f" in {parts}x{parts} parts" if parts > 1 else ""
+    origin = (
+        f"Trained by python -m experiments.fast_style{skips}: {settings['steps']} steps of "
+        f"{settings['batch']} crops of {settings['size']} px{each}, seed {settings['seed']}, seen by "
+        f"{settings['network']} ({settings['weights']}); on photos in the public domain or CC0: "
+        f"{', '.join(TRAINED_ON)}."
+    )
+    made = "Made by a program and a seed: experiments/style_pictures.py, function "
+    if settings["begun with"]:
+        origin += f" Before that: {settings['begun with']}"
+    return {
+        "pictures": [Picture(name, "Apache-2.0", made + name) for name in STYLES],
+        "license": "Apache-2.0",
+        "origin": origin,
+    }
