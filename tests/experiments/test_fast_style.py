@@ -56,6 +56,14 @@ def test_a_training_may_begin_with_what_is_in_the_package() -> None:
     np.testing.assert_array_equal(began.in1.kernel[...], bundled.in1.kernel[...])
 
 
+def test_the_weights_say_how_they_were_trained() -> None:
+    found = settings_of(quick=True, network="vgg16", seed=0, skips=True, parts=2)
+    assert ", with skips: 4 steps of 3 crops of 48 px in 2x2 parts, seed 0" in provenance(found)["origin"]
+    plain = provenance(settings_of(quick=True, network="vgg16", seed=0))["origin"]
+    assert "skips" not in plain and "parts" not in plain
+    assert "in 2x2 parts" in load_stylizer().record.origin and load_stylizer().config.skips
+
+
 def test_skips_may_join_a_network_that_has_none() -> None:
     """It paints what it painted before, until it is trained on."""
     plain = stylizer(list(STYLES), widths=(4, 6, 8), blocks=1, key=jax.random.key(1))

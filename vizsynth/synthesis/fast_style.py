@@ -376,8 +376,8 @@ def _check_training(
     check_layers(net, crop, content_layers, None, "content_layers")
     check_layers(net, crop, style_layers, None, "style_layers")
     check_layers(net, styles[0], style_layers, None, "style_layers")
-    crops = jax.ShapeDtypeStruct((batch_size, size, size, 3), images.dtype)
-    seen = min(min(maps.shape[1:3]) for maps in shapes(net, crops, style_layers).values())
+    batch = jax.ShapeDtypeStruct((1, *crop.shape), crop.dtype)
+    seen = min(min(maps.shape[1:3]) for maps in shapes(net, batch, style_layers).values())
     if parts > seen:
         raise ValueError(
             f"parts must be at most {seen}, the positions that crops of {size} px have along an axis in "
