@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -56,9 +57,33 @@ def ranks(heatmaps: Heatmaps) -> Int[Array, "n rows columns"]:
     """Return the place of each pixel in its map's order: 0 has the largest value.
 
     Equal values keep the order of the rows, so the order does not depend on the sorting algorithm.
+
+    >>> ranks(jnp.asarray([[[0.5, 2.0], [-1.0, 2.0]]])).tolist()
+    [[[2, 0], [3, 1]]]
     """
-    order = jnp.argsort(-heatmaps.reshape(heatmaps.shape[0], -1), axis=1, stable=True)
-    return jnp.argsort(order, axis=1).astype(jnp.int32).reshape(heatmaps.shape)
+    flat = heatmaps.reshape(heatmaps.shape[0], -1)
+    order = jnp.argsort(-flat, axis=1, stable=True) if flat.dtype == jnp.float64 else _descending(flat)
+    places = jnp.arange(flat.shape[1], dtype=jnp.int32)
+
+    def inverse(order: Int[Array, " pixels"]) -> Int[Array, " pixels"]:
+        return jnp.zeros_like(places).at[order].set(places, unique_indices=True, mode="promise_in_bounds")
+
+    return jax.vmap(inverse)(order).reshape(heatmaps.shape)
+
+
+def _descending(values: Float[Array, "n pixels"]) -> Int[Array, "n pixels"]:
+    """Return the order of values of at most 32 bits from the largest on, the first of equal ones first.
+
+    Each value and its place make one integer, the value's bits turned such that they fall as it grows: XLA
+    sorts integers alone eight times as fast on CPU as values that carry their places with them.
+    """
+    values = values.astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, jnp.zeros_like(values), values), jnp.uint32)
+    falling = jnp.where(bits >> 31 == 1, bits, ~bits & 0x7FFFFFFF)  # of -0.0, 0.0 is taken above
+    with jax.enable_x64(True):
+        high = falling.astype(jnp.uint64) << jnp.asarray(32, jnp.uint64)
+        place = jax.lax.broadcasted_iota(jnp.uint64, values.shape, 1)
+        return jax.lax.sort(high | place, dimension=1, is_stable=False).astype(jnp.uint32).astype(jnp.int32)
 
 
 def check_baseline(baseline: Any, images: Array) -> None:
