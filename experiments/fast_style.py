@@ -40,7 +40,7 @@ from experiments.stylizer_training import LAYERS, LOSS, provenance, settings_of,
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.models import load_stylizer, save_stylizer
-from vizsynth.synthesis.fast_style import Weighting, perceptual_terms, style_statistics
+from vizsynth.synthesis.perceptual import Weighting, perceptual_terms, style_statistics
 
 HELD_OUT = ("china", "flower")
 OPTIMIZATIONS = {
@@ -234,13 +234,14 @@ def run(
     weights: Path | None = None,
     steps: int | None = None,
     begin: Path | None = None,
+    widths: Sequence[int] | None = None,
     skips: bool = False,
     parts: int = 1,
 ) -> None:
     """Train, measure, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    kind = {"steps": steps, "begin": begin, "skips": skips, "parts": parts}
+    kind = {"steps": steps, "begin": begin, "widths": widths, "skips": skips, "parts": parts}
     settings = settings_of(quick=quick, network=network, seed=seed, **kind)
     write_image(out / "styles.png", figures.sheet([list(np.asarray(pictures()))], column_labels=list(STYLES)))
     record: dict[str, Any] = {"settings": settings}
@@ -285,6 +286,7 @@ def main() -> None:
     parser.add_argument("--network", choices=tuple(LAYERS), default="vgg16")
     parser.add_argument("--resume", action="store_true", help="go on with the training that lies in DIR")
     parser.add_argument("--begin", type=Path, metavar="FILE", help="train on from these")
+    parser.add_argument("--widths", type=int, nargs=3, help="channels at the full, half and quarter size")
     parser.add_argument("--skips", action="store_true", help="join what the first layers saw")
     parser.add_argument("--parts", type=int, default=1, help="of a crop, along an axis, that have the style")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="measure these, without training")
@@ -301,6 +303,7 @@ def main() -> None:
         weights=given.weights,
         steps=given.steps,
         begin=given.begin,
+        widths=given.widths,
         skips=given.skips,
         parts=given.parts,
     )

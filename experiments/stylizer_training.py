@@ -1,72 +1,31 @@
-"""How the stylizer of `experiments.fast_style` is trained: the photos, the settings, the optimizer."""
+"""How the stylizer of `experiments.fast_style` is trained: its begin, the optimizer, the settings."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from operator import gt
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
-from PIL import Image as Pillow
 
 import vizsynth
-from experiments.figure import PHOTOS, WEIGHTS
+from experiments.figure import WEIGHTS
 from experiments.style_pictures import STYLES, pictures
+from experiments.stylizer_photos import TRAINED_ON, photographs
 from vizsynth import ascent
 from vizsynth.files import write_image
 from vizsynth.models import Picture, load_stylizer, stylizer
 from vizsynth.models.stylizers import StylizerConfig
 from vizsynth.models.weights import fit, paths
 
-TRAINED_ON = {
-    "astronaut": 3,
-    "chelsea": 3,
-    "coffee": 3,
-    "rocket": 3,
-    "camera": 2,
-    "retina": 1,
-    "hubble_deep_field": 1,
-    "brick": 1,
-    "grass": 1,
-    "gravel": 1,
-}
-"""The photos, and how often each is cut from, in parts of their sum."""
 LAYERS = {
     "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},
     "squeezenet1_1": {"content_layers": ("fire3",), "style_layers": ("relu1", "fire2", "fire3", "fire5")},
 }
 LOSS = {"content_weight": 1.0, "style_weight": 4.0, "tv_weight": 1.0}
-
-# Photos -----------------------------------------------------------------------------
-
-
-def cut(rng: np.random.Generator, photo: Pillow.Image, side: int) -> np.ndarray:
-    """Return a square of any size and place, its colours exchanged now and then."""
-    extent = int(np.exp(rng.uniform(np.log(side * 0.8), np.log(min(photo.size)))))
-    left, top = (int(rng.integers(length - extent + 1)) for length in photo.size)
-    box = (left, top, left + extent, top + extent)
-    x = np.asarray(photo.resize((side, side), Pillow.Resampling.BICUBIC, box), np.float32) / 255
-    if rng.random() < 0.3:
-        x = x[..., rng.permutation(3)] * rng.uniform(0.7, 1.2, 3) + rng.uniform(-0.1, 0.1, 3)
-    return np.clip(x, 0, 1).astype(np.float32)
-
-
-def photographs(seed: int, count: int, side: int) -> Float[Array, "count side side 3"]:
-    """Return squares of the photos that are trained on."""
-    rng = np.random.default_rng(seed)
-    chances = np.array(list(TRAINED_ON.values()), float)
-    opened = []
-    for name in TRAINED_ON:
-        with Pillow.open(PHOTOS / f"{name}.jpg") as photo:
-            opened.append(photo.convert("RGB"))
-    which = rng.choice(len(opened), count, p=chances / chances.sum())
-    return jnp.asarray(np.stack([cut(rng, opened[i], side) for i in which]))
-
-
-# Training ---------------------------------------------------------------------------
 
 
 def muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -90,20 +49,33 @@ def muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
 def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
     """Return the stylizer that is trained: a fresh one, or one that was written before.
 
-    One without skips may be given them: the kernels of what joins are zeros, so that it computes the same. A
-    network that has them from the start keeps the photo and puts all style in a few places; one that learned
-    to paint everywhere before does so still, and gets the photo's details back.
+    The one of before may be given skips, and more channels. What there was takes nothing from what is new, by
+    kernels of zeros, so that it computes the same. A network that has skips from the start keeps the photo
+    and puts all style in a few places; one that learned to paint everywhere before does so still, and gets
+    the photo's details back.
     """
     kind = {name: settings[name] for name in ("widths", "blocks", "skips")}
     fresh = stylizer(list(STYLES), **kind, key=key)
     if begin is None:
         return fresh
-    earlier, wanted = paths(load_stylizer(begin)), paths(fresh)
-    kernels = {
-        name: np.pad(leaf, [(0, new - old) for new, old in zip(wanted[name].shape, leaf.shape, strict=True)])
-        for name, leaf in earlier.items()
-    }
-    return fit(fresh, kernels)
+    earlier, wanted = load_stylizer(begin), paths(fresh)
+    _, *before = earlier.config.widths
+    _, *after = kind["widths"]
+    joins = earlier.config.skips
+    # Where what is joined begins: behind the maps of half and quarter size.
+    joined = {"out1.kernel": (before[1], after[1]), "out2.kernel": (before[0], after[0])} if joins else {}
+    grown = {}
+    for name, leaf in paths(earlier).items():
+        values, outputs = np.array(wanted[name]), leaf.shape[-1]
+        if leaf.ndim == 4:
+            values[..., :outputs] = 0
+            old, new = joined.get(name, (leaf.shape[2],) * 2)
+            values[:, :, :old, :outputs] = leaf[:, :, :old]
+            values[:, :, new : new + leaf.shape[2] - old, :outputs] = leaf[:, :, old:]
+        else:
+            values[..., :outputs] = leaf
+        grown[name] = values
+    return fit(fresh, grown)
 
 
 def train(
@@ -173,10 +145,14 @@ def settings_of(
     seed: int,
     steps: int | None = None,
     begin: Path | None = None,
+    widths: Sequence[int] | None = None,
     skips: bool = False,
     parts: int = 1,
 ) -> dict[str, Any]:
-    """Return what makes a training what it is; the kind of the network is that of what it begins with."""
+    """Return what makes a training what it is.
+
+    The kind of the network is that of what it begins with, which can only be given more.
+    """
     kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
     before = None
     if begin is not None:
@@ -184,22 +160,24 @@ def settings_of(
         kind, before = earlier.config, getattr(earlier.record, "origin", None)
         if earlier.styles != tuple(STYLES):
             raise SystemExit(f"{begin} has the styles {', '.join(earlier.styles)}, not {', '.join(STYLES)}")
+        if widths is not None and any(map(gt, kind.widths, widths)):
+            raise SystemExit(f"{begin} has the widths {kind.widths}: it can grow, not shrink to {widths}")
     return {
         "network": network,
         "weights": WEIGHTS[network],
         **{name: list(layers) for name, layers in LAYERS[network].items()},
         **LOSS,
         "styles": list(STYLES),
-        "widths": list(kind.widths),
+        "widths": list(widths or kind.widths),
         "blocks": kind.blocks,
         "skips": kind.skips or skips,
-        "photos": 6 if quick else 400,
+        "photos": 6 if quick else 2000,
         "size": 48 if quick else 96,
         "batch": 3,
         "parts": parts,
         "steps": steps or (4 if quick else 8000),
         "optimizer": "Muon",
-        "learning_rate": 3e-2 if begin is None else 1e-2,
+        "learning_rate": 3e-2 if begin is None else 2e-2,
         "seed": seed,
         "begun with": before,
     }
@@ -208,9 +186,10 @@ def settings_of(
 def provenance(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what is written beside the weights."""
     parts, skips = settings["parts"], ", with skips" if settings["skips"] else ""
+    widths = ", ".join(map(str, settings["widths"]))
     each = f" in {parts}x{parts} parts" if parts > 1 else ""
     origin = (
-        f"Trained by python -m experiments.fast_style{skips}: {settings['steps']} steps of "
+        f"Trained by python -m experiments.fast_style, widths {widths}{skips}: {settings['steps']} steps of "
         f"{settings['batch']} crops of {settings['size']} px{each}, seed {settings['seed']}, seen by "
         f"{settings['network']} ({settings['weights']}); on photos in the public domain or CC0: "
         f"{', '.join(TRAINED_ON)}."

@@ -98,7 +98,6 @@ from vizsynth.synthesis.deepdream import deepdream_zoom as deepdream_zoom
 from vizsynth.synthesis.deepfool import deepfool as deepfool
 from vizsynth.synthesis.diversity import visualize_diverse as visualize_diverse
 from vizsynth.synthesis.efros_leung import efros_leung as efros_leung
-from vizsynth.synthesis.fast_style import perceptual_loss as perceptual_loss
 from vizsynth.synthesis.fast_style import stylize as stylize
 from vizsynth.synthesis.fast_style import train_style as train_style
 from vizsynth.synthesis.feature_visualization import visualize_feature as visualize_feature
@@ -114,6 +113,7 @@ from vizsynth.synthesis.mi_fgsm import mi_fgsm as mi_fgsm
 from vizsynth.synthesis.multifaceted import facets as facets
 from vizsynth.synthesis.multifaceted import facets_of as facets_of
 from vizsynth.synthesis.multifaceted import visualize_facets as visualize_facets
+from vizsynth.synthesis.perceptual import perceptual_loss as perceptual_loss
 from vizsynth.synthesis.pgd import pgd as pgd
 from vizsynth.synthesis.pgd import pgd_l2 as pgd_l2
 from vizsynth.synthesis.quilting import quilt_texture as quilt_texture

@@ -12,9 +12,11 @@ import vizsynth
 from experiments.fast_style import HELD_OUT, held_out
 from experiments.figure import PHOTOS
 from experiments.style_pictures import STYLES, pictures
-from experiments.stylizer_training import TRAINED_ON, begun, photographs, provenance, settings_of
+from experiments.stylizer_photos import TRAINED_ON, photographs
+from experiments.stylizer_training import begun, provenance, settings_of
 from vizsynth.models import load_stylizer, save_stylizer, stylizer
 from vizsynth.models.stylizers import BUNDLED
+from vizsynth.models.weights import paths
 
 WRITTEN = (PHOTOS / "SOURCES.md").read_text()
 
@@ -58,24 +60,34 @@ def test_a_training_may_begin_with_what_is_in_the_package() -> None:
 
 def test_the_weights_say_how_they_were_trained() -> None:
     found = settings_of(quick=True, network="vgg16", seed=0, skips=True, parts=2)
-    assert ", with skips: 4 steps of 3 crops of 48 px in 2x2 parts, seed 0" in provenance(found)["origin"]
+    assert (
+        ", widths 4, 6, 8, with skips: 4 steps of 3 crops of 48 px in 2x2 parts, seed 0"
+        in provenance(found)["origin"]
+    )
     plain = provenance(settings_of(quick=True, network="vgg16", seed=0))["origin"]
     assert "skips" not in plain and "parts" not in plain
     assert "in 2x2 parts" in load_stylizer().record.origin and load_stylizer().config.skips
 
 
-def test_skips_may_join_a_network_that_has_none() -> None:
-    """It paints what it painted before, until it is trained on."""
-    plain = stylizer(list(STYLES), widths=(4, 6, 8), blocks=1, key=jax.random.key(1))
-    settings = {"widths": (4, 6, 8), "blocks": 1, "skips": True}
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("widths", [(4, 6, 8), (5, 9, 12)])
+def test_a_network_may_grow(before: bool, widths: tuple[int, ...]) -> None:
+    """It paints what it painted before, with skips and more channels, until it is trained on."""
+    kind = {"widths": (4, 6, 8), "blocks": 1, "skips": before}
+    small = stylizer(list(STYLES), **kind, key=jax.random.key(1))
     photos = held_out(24)
     with TemporaryDirectory() as folder:
-        save_stylizer(f"{folder}/plain.safetensors", plain)
-        grown = begun(Path(folder) / "plain.safetensors", settings, jax.random.key(0))
-    assert grown.config.skips and not plain.config.skips
+        save_stylizer(f"{folder}/small.safetensors", small)
+        settings = {"widths": widths, "blocks": 1, "skips": True}
+        grown = begun(Path(folder) / "small.safetensors", settings, jax.random.key(0))
+    assert grown.config.skips and grown.config.widths == widths
     np.testing.assert_allclose(
-        vizsynth.stylize(grown, photos, 1), vizsynth.stylize(plain, photos, 1), atol=1e-6
+        vizsynth.stylize(grown, photos, 1), vizsynth.stylize(small, photos, 1), atol=1e-6
     )
+    # What is new is not dead: it has a gradient, or what takes from it has.
+    steepest = jax.grad(lambda net: (net(photos, jnp.ones((2, 3)) / 3) ** 2).sum())(grown)
+    new = {name: np.asarray(leaf) for name, leaf in paths(steepest).items() if name.endswith("kernel")}
+    assert all(np.abs(leaf[:, :, -1]).max() > 0 for leaf in new.values())
 
 
 def test_what_is_made_has_the_style_that_was_asked_for() -> None:
