@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,14 @@ def check_conv(window: Pair, strides: Pair, padding: Any, size: Pair) -> None:
         close(gradients[2], np.asarray(g).sum((0, 1, 2)))
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.fixture(params=[False, True], ids=["together", "apart"])
+def phases_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute the sub-pixel phases of a gradient one by one, as those of deep kernels are."""
+    if request.param:
+        monkeypatch.setattr(convolution, "APART", 1)
+
+
+@pytest.mark.usefixtures("x64", "phases_apart")
 @pytest.mark.parametrize("case", CONVS, ids=str)
 def test_convolution_and_its_gradients_are_the_loops(case: Any) -> None:
     check_conv(*case)
@@ -180,10 +188,11 @@ def test_large_windows_of_few_outputs(channels: int, padding: Any) -> None:
     strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     padding=st.tuples(*[st.tuples(st.integers(0, 5), st.integers(0, 5))] * 2),
     extra=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    apart=st.sampled_from([1, convolution.APART]),
 )
-def test_convolution_of_any_shape(window: Pair, strides: Pair, padding: Any, extra: Pair) -> None:
+def test_convolution_of_any_shape(window: Pair, strides: Pair, padding: Any, extra: Pair, apart: int) -> None:
     size = tuple(max(1, window[d] - sum(padding[d])) + extra[d] for d in (0, 1))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), mock.patch.object(convolution, "APART", apart):
         check_conv(window, strides, padding, size)
 
 
@@ -205,7 +214,7 @@ def test_weight_gradients_are_not_dropped() -> None:
 SECOND = [CONVS[i] for i in (1, 4, 5, 7, 12, 13)]
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "phases_apart")
 @pytest.mark.parametrize("case", SECOND, ids=str)
 def test_second_order_of_convolution_in_reverse(case: Any) -> None:
     window, strides, padding, size = case

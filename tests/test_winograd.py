@@ -176,10 +176,14 @@ def test_other_backends_are_left_alone(net: Any, monkeypatch: pytest.MonkeyPatch
     assert vizsynth.prepare(net) is net
 
 
+@pytest.mark.parametrize("apart", [1, convolution.APART])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("window", [3, 5, 7])
-def test_gradients_of_other_windows_and_strides_are_what_they_were(window: int, strides: Any) -> None:
+def test_gradients_of_other_windows_and_strides_are_what_they_were(
+    window: int, strides: Any, apart: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their kernels are made beforehand; nothing else changes, to second order."""
+    monkeypatch.setattr(convolution, "APART", apart)
     rng = np.random.default_rng(window)
     x = jnp.asarray(rng.normal(size=(2, 13, 14, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(window, window, 3, 4)), jnp.float32)

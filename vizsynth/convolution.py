@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -16,6 +17,7 @@ from vizsynth import windows, winograd
 from vizsynth.windows import Maps, Padding, Pair
 
 MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
+APART = 2**15  # pairs of channels of a kernel from which its sub-pixel phases are kernels of their own
 MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
 
 
@@ -124,40 +126,84 @@ def _input_gradient(g: Array, kernel: Array, shape: Sequence[int], strides: Pair
     """Return the gradient of a convolution with respect to its input, as a stride-1 convolution.
 
     With stride s, the inputs at positions i ≡ r (mod s) see only the taps t ≡ r + pad (mod s). The s²
-    sub-pixel phases are s² groups of output channels of one convolution over g, woven together at the
-    end. With s = 1 it is the convolution with the kernel flipped and its channels exchanged.
+    sub-pixel phases are s² groups of output channels of one convolution over g, or s² convolutions, woven
+    together at the end. With s = 1 it is the convolution with the kernel flipped and its channels exchanged.
     """
-    rows_pad, cols_pad = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
-    phases = cast(Array, _conv(g, gradient_kernel(kernel, strides, padding), (1, 1), (rows_pad, cols_pad)))
+    gradient = gradient_kernel(kernel, strides, padding)
+    if isinstance(gradient, tuple):
+        return _phase_by_phase(g, gradient, kernel.shape, shape, strides, padding)
+    pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
+    phases = cast(Array, _conv(g, gradient, (1, 1), pads))
     return phases if strides == (1, 1) else windows.interleaved(phases, strides, shape)
+
+
+Phases = tuple[Float[Array, "_ _ k c"], ...]
+"""The kernel of each sub-pixel phase, row by row."""
 
 
 def gradient_kernel(
     kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
-) -> Float[Array, "kh2 kw2 k c2"]:
+) -> Float[Array, "kh2 kw2 k c2"] | Phases:
     """Return the kernel that the gradient of a convolution is convolved with, at stride 1.
 
-    With s = 1 it is flipped, its channels exchanged; otherwise it has s² groups of output channels, one
-    for each sub-pixel phase.
+    With s = 1 it is flipped, its channels exchanged. Otherwise it has s² groups of output channels, one for
+    each sub-pixel phase, and zeros where a phase has fewer taps than another: 7 of 16 for a 3x3 window at
+    stride 2. So the phases of a deep kernel, which is long to read, are s² kernels without them.
     """
     if strides == (1, 1):
         return winograd.flipped(kernel)
     kh, kw, channels, outputs = kernel.shape
     rows, _ = windows.phase_taps(kh, strides[0], padding[0][0], 1, 1)
     cols, _ = windows.phase_taps(kw, strides[1], padding[1][0], 1, 1)
+    every_phase_has_some = kh >= strides[0] and kw >= strides[1]
+    if channels * outputs >= APART and every_phase_has_some and 4 * kh * kw < 3 * rows.size * cols.size:
+        return tuple(
+            kernel[rows[top:bottom, r]][:, cols[left:right, c]].transpose(0, 1, 3, 2)
+            for r, (top, bottom) in enumerate(_taps_of(rows, kh))
+            for c, (left, right) in enumerate(_taps_of(cols, kw))
+        )
     kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))  # index k: a tap that is not there
     kernel = kernel[rows][:, :, cols]  # [rows, s, cols, s, in, out]
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
     return kernel.reshape(len(rows), len(cols), outputs, strides[0] * strides[1] * channels)
 
 
+def _taps_of(taps: np.ndarray, window: int) -> list[Pair]:
+    """Return from where to where each phase has taps, of `windows.phase_taps`; they have no gaps."""
+    there = [np.flatnonzero(phase < window) for phase in taps.T]
+    return [(int(places[0]), int(places[-1]) + 1) for places in there]
+
+
+def _phase_by_phase(
+    g: Array, phases: Phases, kernel: Sequence[int], shape: Sequence[int], strides: Pair, padding: Padding
+) -> Array:
+    """Return the gradient of a convolution with respect to its input, by a kernel for each phase."""
+    (rows, row_pads), (cols, col_pads) = (
+        windows.phase_taps(kernel[d], strides[d], padding[d][0], shape[1 + d], g.shape[1 + d]) for d in (0, 1)
+    )
+
+    def cut(pads: Pair, taps: Pair, window: int) -> Pair:
+        return pads[0] - taps[0], pads[1] - (window - taps[1])
+
+    found, at = [], iter(phases)
+    for row_taps in _taps_of(rows, kernel[0]):
+        for col_taps in _taps_of(cols, kernel[1]):
+            phase = next(at)
+            pads = (cut(row_pads, row_taps, len(rows)), cut(col_pads, col_taps, len(cols)))
+            if phase.shape[:2] == (1, 1):
+                found.append(windows.padded(g, pads) @ phase[0, 0])
+            else:
+                found.append(cast(Array, _conv(g, phase, (1, 1), pads)))
+    return windows.interleaved(jnp.concatenate(found, axis=-1), strides, shape)
+
+
 @partial(jax.jit, static_argnames=("strides", "padding"))
 def transforms(
     kernel: Float[Array, "kh kw c k"], strides: Pair, padding: Padding
-) -> tuple[Array, winograd.Transform | None, winograd.Transform | None]:
+) -> tuple[Array | Phases, winograd.Transform | None, winograd.Transform | None]:
     """Return what a `winograd.Kernel` has besides the kernel itself."""
     gradient = gradient_kernel(kernel, strides, padding)
-    if strides != (1, 1) or not winograd.transformable(kernel):
+    if isinstance(gradient, tuple) or strides != (1, 1) or not winograd.transformable(kernel):
         return gradient, None, None
     return gradient, winograd.transform(kernel), winograd.transform(gradient)
 
@@ -199,6 +245,9 @@ def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
 
 def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array):
     kernel, shape = residuals
+    nothing = jax.tree.map(jnp.zeros_like, kernel)
+    if isinstance(kernel.gradient, tuple):
+        return _phase_by_phase(g, kernel.gradient, kernel.shape, shape, strides, padding), nothing
     pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
     # The gradient's own gradient, at stride 1, is convolved with the kernel again.
     back = (
@@ -209,7 +258,7 @@ def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array
     dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
     if strides != (1, 1):
         dx = windows.interleaved(dx, strides, shape)
-    return dx, jax.tree.map(jnp.zeros_like, kernel)
+    return dx, nothing
 
 
 _prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)

@@ -29,8 +29,8 @@ class Kernel(NamedTuple):
     """A convolution's kernel, with what it and its gradient can be computed by."""
 
     plain: Float[Array, "kh kw c k"]
-    gradient: Float[Array, "..."]
-    """The kernel of the gradient's convolution (`vizsynth.convolution.gradient_kernel`)."""
+    gradient: Float[Array, "..."] | tuple[Float[Array, "..."], ...]
+    """The kernel of the gradient's convolution, or those (`vizsynth.convolution.gradient_kernel`)."""
     forward: Transform | None = None
     """The transform of `plain`, where it is 3x3."""
     backward: Transform | None = None

@@ -16,6 +16,7 @@ except ModuleNotFoundError:
     raise SystemExit("vizsynth: error: the command line needs click: pip install 'vizsynth[cli]'") from None
 
 from vizsynth.cli.cache import use_cache
+from vizsynth.memory import keep_memory
 
 COMMANDS = (
     "activations",
@@ -86,6 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
     0: done. 1: it failed. 2: what was asked for, or given, cannot be. 130: interrupted.
     """
     warnings.showwarning = _warn
+    keep_memory()
     try:
         use_cache()
         code = group.main(args, prog_name="vizsynth", standalone_mode=False)
