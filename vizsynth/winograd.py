@@ -76,7 +76,7 @@ def pays(x: Array, kernel: Array) -> bool:
     """Tell whether it is faster for maps of this size, as measured on x86 with AVX-512.
 
     The transforms move (c + k) numbers for c k multiplications saved: few channels gain only while the maps
-    stay in the cache, and few tiles do not fill a product of matrices. The number of images has no say: an
+    are small, up to 256 pixels here, and few tiles do not fill a product of matrices. The number of images has no say: an
     image's result does not depend on the batch that it comes in.
     """
     c, k = kernel.shape[2:]
@@ -85,7 +85,7 @@ def pays(x: Array, kernel: Array) -> bool:
         return False
     if tiles < 40:
         return c * k >= 256 * 512
-    return tiles <= 1000 or c * k >= _CHANNELS * 128
+    return tiles <= 4096 or c * k >= _CHANNELS * 128
 
 
 def prepare(net: Net, *, exact: bool = False) -> Net:
