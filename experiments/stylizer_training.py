@@ -78,6 +78,16 @@ def begun(begin: Path | None, settings: dict[str, Any], key: Any) -> Any:
     return fit(fresh, grown)
 
 
+def halfway(one: Any, other: Any) -> Any:
+    """Return the stylizer whose weights are the means of two that were trained from each other.
+
+    Wortsman et al., Model Soups: Averaging Weights of Multiple Fine-Tuned Models Improves Accuracy Without
+    Increasing Inference Time, 2022.
+    """
+    weights = {name: np.asarray(leaf) for name, leaf in paths(other).items()}
+    return fit(one, {name: (np.asarray(leaf) + weights[name]) / 2 for name, leaf in paths(one).items()})
+
+
 def train(
     out: Path,
     net: Any,
@@ -118,7 +128,7 @@ def train(
         return take(state=state, steps=steps)
 
     # A run may be made longer or shorter when it goes on: the learning rate falls to 0 at its end.
-    origin = {name: value for name, value in settings.items() if name != "steps"}
+    origin = {name: value for name, value in settings.items() if name not in ("steps", "mean")}
     told = out / "trace.npy"
     losses: list[float] = np.load(told).tolist() if resume and told.exists() else []
     state, seconds = None, []
@@ -135,7 +145,8 @@ def train(
         began = time.perf_counter()
     if state is None:
         raise SystemExit("--steps must be at least 1")
-    return state.params, losses, float(np.median(seconds))
+    made = halfway(state.params, fresh) if settings["mean"] else state.params
+    return made, losses, float(np.median(seconds))
 
 
 def settings_of(
@@ -148,6 +159,7 @@ def settings_of(
     widths: Sequence[int] | None = None,
     skips: bool = False,
     parts: int = 1,
+    mean: bool = False,
 ) -> dict[str, Any]:
     """Return what makes a training what it is.
 
@@ -155,6 +167,8 @@ def settings_of(
     """
     kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
     before = None
+    if mean and begin is None:
+        raise SystemExit("--mean is of what came of a training and of what it began with: give --begin FILE")
     if begin is not None:
         earlier = load_stylizer(begin)
         kind, before = earlier.config, getattr(earlier.record, "origin", None)
@@ -180,6 +194,7 @@ def settings_of(
         "learning_rate": 3e-2 if begin is None else 2e-2,
         "seed": seed,
         "begun with": before,
+        "mean": mean,
     }
 
 
@@ -195,6 +210,8 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
         f"{', '.join(TRAINED_ON)}."
     )
     made = "Made by a program and a seed: experiments/style_pictures.py, function "
+    if settings["mean"]:
+        origin += " Its weights are the means of what came of it and of what it began with."
     if settings["begun with"]:
         origin += f" Before that: {settings['begun with']}"
     return {

@@ -76,8 +76,8 @@ def pays(x: Array, kernel: Array) -> bool:
     """Tell whether it is faster for maps of this size, as measured on x86 with AVX-512.
 
     The transforms move (c + k) numbers for c k multiplications saved: few channels gain only while the maps
-    are small, up to 256 pixels here, and few tiles do not fill a product of matrices. The number of images has no say: an
-    image's result does not depend on the batch that it comes in.
+    are small, up to 256 pixels here, and few tiles do not fill a product of matrices. The number of images
+    has no say: an image's result does not depend on the batch that it comes in.
     """
     c, k = kernel.shape[2:]
     tiles = -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE)
