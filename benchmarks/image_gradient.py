@@ -10,9 +10,10 @@ Eight images are timed by `vmap` beside a batch of eight, and a step in a scan b
 1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan; how far each is from
 there changes with the machine's memory, by a tenth from run to run. By the profile of a forward pass: the
 products of Winograd's tiles are half of the time, at less than half the rate of a large square product, as
-each of the 36 has a kernel of its own to read; the convolution of 64 channels at full size, which is direct,
-is a fifth; reading the dense layers' weights a sixth. The 36 are six batches of six: one batch took a quarter
-more of the whole pass; 36 products are no faster than six, and compile three times as long.
+each of the 36 has a kernel of its own to read; the convolution of 64 channels at full size is a fifth (by
+tiles as well, which saves a twentieth of a gradient); reading the dense layers' weights a sixth. The 36 are
+six batches of six: one batch took a quarter more of the whole pass; 36 products are no faster than six, and
+compile three times as long.
 """
 
 from collections.abc import Callable

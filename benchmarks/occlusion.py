@@ -7,8 +7,8 @@ VGG-16 at 224 px, windows of 32 px every 16 px, 169 of them; random weights, the
 Beside the peer a third of the turns asked for are taken: Captum's map takes half a minute.
 
 10 was wanted. A window of 32 px changes 10 of 14 rows of positions by relu5_1, and all by relu5_3: most of
-the last block is done again for each window, and the dense layers for all. The rest is Winograd's products,
-at the rate that they have.
+the last block is done again for each window, and the dense layers for all (a fifteenth of the time). The rest
+is Winograd's products, at the rate that they have.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ step of style transfer but for the losses (`benchmarks.style`).
     python -m benchmarks.trunk [--turns 7] [--peers]
 
 1.5 was wanted. What is missing, where it is, are the transforms of Winograd's tiles and the first block,
-which is direct (`benchmarks.image_gradient`).
+which is direct at this size (`benchmarks.image_gradient`).
 """
 
 from collections.abc import Callable
