@@ -19,7 +19,7 @@ experiments = importlib.import_module("experiments.__main__")
 Figure = experiments.Figure
 HERE = Path(gallery.__file__).parent
 NOT_FIGURES = {"__init__", "__main__", "attributions", "figure", "gallery", "photo_crops", "training"}
-NOT_FIGURES |= {"style_pictures", "stylizer_training"}
+NOT_FIGURES |= {"style_pictures", "stylizer_photos", "stylizer_training"}
 NOT_FIGURES |= {"feature_decoder", "planted_network"}  # what they train lies in the repository
 
 
