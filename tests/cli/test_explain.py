@@ -56,6 +56,21 @@ def test_numbers_agree_with_the_library(run: Run, photo: Path, tmp_path: Path) -
     np.testing.assert_allclose(numbers["maps"]["grad-cam"]["max"], float(expected.max()), rtol=1e-4)
 
 
+def test_saliency_beside_the_gradient_is_no_second_gradient(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("explain", photo, "--size", 64, "--json", "-q", "-m")
+    alone = json.loads(run(*asked, "saliency", "-o", tmp_path / "alone").out)["maps"]["saliency"]
+    monkeypatch.setattr(vizsynth, "saliency", None, raising=False)
+    ran = run(*asked, "saliency,gradient", "-o", tmp_path / "both")
+    assert ran.code == 0, ran.err
+    both = json.loads(ran.out)["maps"]
+    assert list(both) == ["saliency", "gradient"]
+    assert both["saliency"]["shape"] == alone["shape"] == both["gradient"]["shape"][:2]
+    np.testing.assert_allclose(both["saliency"]["max"], alone["max"], rtol=1e-5)
+    np.testing.assert_allclose(both["saliency"]["min"], alone["min"], rtol=1e-3, atol=1e-9)
+
+
 @pytest.mark.parametrize("typed", ["281", "tabby", "Tabby Cat"])
 def test_a_class_is_a_name_or_a_number(run: Run, photo: Path, tmp_path: Path, typed: str) -> None:
     ran = run("explain", photo, "-o", tmp_path / "out", *SMALL, "-t", typed)

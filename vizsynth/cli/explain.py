@@ -90,13 +90,19 @@ def command(
         labels = [label]
         if len(methods) >= COMPARED:  # the sheet sets the likeliest other class beside the target
             labels.append(next(int(i) for i in np.argsort(-probabilities, kind="stable") if i != label))
+
+        @cache
+        def map_of(name: str, label: int) -> np.ndarray:
+            method = METHODS[name]
+            if method.flattens and METHODS[method.flattens] in methods:
+                return np.asarray(METHODS[method.flattens].flat(map_of(method.flattens, label)[None])[0])
+            where = pooled if method.pooled else layer
+            return np.asarray(method.maps(net, image[None], label, where, seed)[0])
+
         all_maps: dict[str, list[np.ndarray]] = {}
         for method in methods:
             begin(method.name)
-            where = pooled if method.pooled else layer
-            all_maps[method.name] = [
-                np.asarray(method.maps(net, image[None], c, where, seed)[0]) for c in labels
-            ]
+            all_maps[method.name] = [map_of(method.name, c) for c in labels]
     maps = {name: found[0] for name, found in all_maps.items()}
 
     def described(label: int) -> dict[str, Any]:

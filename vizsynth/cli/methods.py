@@ -30,6 +30,8 @@ class Method:
     """Whether the values of a pixel's channels add up; else the largest counts, whatever its sign."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments other than the function's own defaults."""
+    flattens: str | None = None
+    """The method whose maps these are, one number a pixel: where both are asked for, one is enough."""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,7 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("saliency", "heat", usual=True),
+        Method("saliency", "heat", usual=True, flattens="gradient"),
         Method("gradient", "signed", usual=True),
         Method("input_x_gradient", "signed", contributions=True),
         Method("integrated_gradients", "signed", contributions=True),
