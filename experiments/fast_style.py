@@ -37,7 +37,7 @@ import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
 from experiments.style_pictures import STYLES, pictures
-from experiments.stylizer_training import LAYERS, LOSS, provenance, settings_of, train
+from experiments.stylizer_training import LAYERS, LOSS, Training, provenance, settings_of, train
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.models import load_stylizer, save_stylizer
@@ -227,30 +227,30 @@ def draw_curves(path: Path, losses: Sequence[float], proof: dict[str, Any]) -> N
 
 def run(
     out: Path,
+    training: Training,
     *,
     quick: bool = False,
     seed: int = 0,
     network: str = "vgg16",
     resume: bool = False,
     weights: Path | None = None,
-    steps: int | None = None,
-    begin: Path | None = None,
-    widths: Sequence[int] | None = None,
-    skips: bool = False,
-    parts: int = 1,
-    mean: bool = False,
 ) -> None:
     """Train, measure, and make all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     net = vizsynth.load(network, weights=WEIGHTS[network])
-    kind = {"steps": steps, "begin": begin, "widths": widths, "skips": skips, "parts": parts, "mean": mean}
-    settings = settings_of(quick=quick, network=network, seed=seed, **kind)
+    settings = settings_of(training, quick=quick, network=network, seed=seed)
     write_image(out / "styles.png", figures.sheet([list(np.asarray(pictures()))], column_labels=list(STYLES)))
     record: dict[str, Any] = {"settings": settings}
     trace = out / "trace.npy"
     if weights is None:
         made, losses, seconds = train(
-            out, net, network, settings=settings, every=2 if quick else 50, resume=resume, begin=begin
+            out,
+            net,
+            network,
+            settings=settings,
+            every=2 if quick else 50,
+            resume=resume,
+            begin=training.begin,
         )
         weights = out / "stylizer.safetensors"
         save_stylizer(weights, made, dtype=np.float16, **provenance(settings))
@@ -299,17 +299,12 @@ def main() -> None:
     given = parser.parse_args()
     run(
         given.out,
+        Training(given.steps, given.begin, given.widths, given.skips, given.parts, given.mean),
         quick=given.quick,
         seed=given.seed,
         network=given.network,
         resume=given.resume,
         weights=given.weights,
-        steps=given.steps,
-        begin=given.begin,
-        widths=given.widths,
-        skips=given.skips,
-        parts=given.parts,
-        mean=given.mean,
     )
 
 

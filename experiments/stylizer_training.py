@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import gt
 from pathlib import Path
@@ -149,25 +150,33 @@ def train(
     return made, losses, float(np.median(seconds))
 
 
-def settings_of(
-    *,
-    quick: bool,
-    network: str,
-    seed: int,
-    steps: int | None = None,
-    begin: Path | None = None,
-    widths: Sequence[int] | None = None,
-    skips: bool = False,
-    parts: int = 1,
-    mean: bool = False,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Training:
+    """What may be asked of a training."""
+
+    steps: int | None = None
+    """How many; None is enough for a fresh network."""
+    begin: Path | None = None
+    """What it goes on from: a file of `vizsynth.models.save_stylizer`."""
+    widths: Sequence[int] | None = None
+    """Channels at the full, half and quarter size; None leaves those of what it begins with."""
+    skips: bool = False
+    """Whether they are joined to what it begins with."""
+    parts: int = 1
+    """Of a crop, along an axis, that have the style one by one."""
+    mean: bool = False
+    """Whether the mean of what comes of it and of what it began with is made."""
+
+
+def settings_of(asked: Training, *, quick: bool, network: str, seed: int) -> dict[str, Any]:
     """Return what makes a training what it is.
 
     The kind of the network is that of what it begins with, which can only be given more.
     """
+    begin, widths = asked.begin, asked.widths
     kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
     before = None
-    if mean and begin is None:
+    if asked.mean and begin is None:
         raise SystemExit("--mean is of what came of a training and of what it began with: give --begin FILE")
     if begin is not None:
         earlier = load_stylizer(begin)
@@ -184,17 +193,17 @@ def settings_of(
         "styles": list(STYLES),
         "widths": list(widths or kind.widths),
         "blocks": kind.blocks,
-        "skips": kind.skips or skips,
+        "skips": kind.skips or asked.skips,
         "photos": 6 if quick else 2000,
         "size": 48 if quick else 96,
         "batch": 3,
-        "parts": parts,
-        "steps": steps or (4 if quick else 8000),
+        "parts": asked.parts,
+        "steps": asked.steps or (4 if quick else 8000),
         "optimizer": "Muon",
         "learning_rate": 3e-2 if begin is None else 2e-2,
         "seed": seed,
         "begun with": before,
-        "mean": mean,
+        "mean": asked.mean,
     }
 
 

@@ -13,7 +13,7 @@ from experiments.fast_style import HELD_OUT, held_out
 from experiments.figure import PHOTOS
 from experiments.style_pictures import STYLES, pictures
 from experiments.stylizer_photos import TRAINED_ON, photographs
-from experiments.stylizer_training import begun, halfway, provenance, settings_of
+from experiments.stylizer_training import Training, begun, halfway, provenance, settings_of
 from vizsynth.models import load_stylizer, save_stylizer, stylizer
 from vizsynth.models.stylizers import BUNDLED
 from vizsynth.models.weights import paths
@@ -44,15 +44,16 @@ def test_styles_and_crops_are_always_the_same() -> None:
 @pytest.mark.parametrize("quick", [False, True])
 def test_settings_say_what_was_trained(quick: bool) -> None:
     widths = load_stylizer().config.widths
-    found = settings_of(quick=quick, network="vgg16", seed=0, widths=widths)
+    found = settings_of(Training(widths=widths), quick=quick, network="vgg16", seed=0)
     assert found["styles"] == list(load_stylizer().styles)
     assert tuple(found["widths"]) == widths
     with pytest.raises(SystemExit, match="it can grow, not shrink"):
-        settings_of(quick=quick, network="vgg16", seed=0, begin=BUNDLED, widths=(4, 6, 8))
+        settings_of(Training(begin=BUNDLED, widths=(4, 6, 8)), quick=quick, network="vgg16", seed=0)
 
 
 def test_a_training_may_begin_with_what_is_in_the_package() -> None:
-    found, bundled = settings_of(quick=True, network="vgg16", seed=0, begin=BUNDLED), load_stylizer()
+    found = settings_of(Training(begin=BUNDLED), quick=True, network="vgg16", seed=0)
+    bundled = load_stylizer()
     config = bundled.config
     kind = (config.widths, config.blocks, config.skips)
     assert (tuple(found["widths"]), found["blocks"], found["skips"]) == kind
@@ -62,12 +63,12 @@ def test_a_training_may_begin_with_what_is_in_the_package() -> None:
 
 
 def test_the_weights_say_how_they_were_trained() -> None:
-    found = settings_of(quick=True, network="vgg16", seed=0, skips=True, parts=2)
+    found = settings_of(Training(skips=True, parts=2), quick=True, network="vgg16", seed=0)
     assert (
         ", widths 4, 6, 8, with skips: 4 steps of 3 crops of 48 px in 2x2 parts, seed 0"
         in provenance(found)["origin"]
     )
-    plain = provenance(settings_of(quick=True, network="vgg16", seed=0))["origin"]
+    plain = provenance(settings_of(Training(), quick=True, network="vgg16", seed=0))["origin"]
     assert "skips" not in plain and "parts" not in plain
     assert "in 2x2 parts" in load_stylizer().record.origin and load_stylizer().config.skips
 
@@ -99,8 +100,8 @@ def test_the_mean_of_two_trainings_lies_between() -> None:
     for name, leaf in paths(one).items():
         np.testing.assert_allclose(found[name], (np.asarray(leaf) + paths(other)[name]) / 2, rtol=1e-6)
     with pytest.raises(SystemExit, match="give --begin FILE"):
-        settings_of(quick=True, network="vgg16", seed=0, mean=True)
-    found = settings_of(quick=True, network="vgg16", seed=0, begin=BUNDLED, mean=True)
+        settings_of(Training(mean=True), quick=True, network="vgg16", seed=0)
+    found = settings_of(Training(begin=BUNDLED, mean=True), quick=True, network="vgg16", seed=0)
     assert "are the means of" in provenance(found)["origin"]
 
 
