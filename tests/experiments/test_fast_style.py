@@ -39,6 +39,7 @@ def test_styles_and_crops_are_always_the_same() -> None:
     crops = photographs(0, 4, 48)
     assert crops.shape == (4, 48, 48, 3) and 0 <= crops.min() <= crops.max() <= 1
     np.testing.assert_array_equal(crops, photographs(0, 4, 48))
+    assert not np.array_equal(crops, photographs(0, 4, 48, pasted=0.0))
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -63,13 +64,15 @@ def test_a_training_may_begin_with_what_is_in_the_package() -> None:
 
 
 def test_the_weights_say_how_they_were_trained() -> None:
-    found = settings_of(Training(skips=True, parts=2), quick=True, network="vgg16", seed=0)
+    found = settings_of(Training(skips=True, parts=2, pasted=0.25), quick=True, network="vgg16", seed=0)
     assert (
-        ", widths 4, 6, 8, with skips: 4 steps of 3 crops of 48 px in 2x2 parts, seed 0"
+        ", widths 4, 6, 8, with skips: 4 steps of 3 crops of 48 px in 2x2 parts, 25% of them pasted, seed 0"
         in provenance(found)["origin"]
     )
+    with pytest.raises(SystemExit, match="from 0 to 1, not 25"):
+        settings_of(Training(pasted=25), quick=True, network="vgg16", seed=0)
     plain = provenance(settings_of(Training(), quick=True, network="vgg16", seed=0))["origin"]
-    assert "skips" not in plain and "parts" not in plain
+    assert "skips" not in plain and "parts" not in plain and "60% of them pasted" in plain
     assert "in 2x2 parts" in load_stylizer().record.origin and load_stylizer().config.skips
 
 
