@@ -64,9 +64,9 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     def logit(net: Network, images: Images) -> Array:
         return net(images)[0, LABEL]
 
-    forward, gradient = jax.jit(lambda net, x: net(x)), jax.jit(jax.grad(logit, argnums=1))
+    forward, gradient = vizsynth.jit(lambda net, x: net(x)), vizsynth.jit(jax.grad(logit, argnums=1))
 
-    @jax.jit
+    @vizsynth.jit
     def ascent(net: Network, images: Images) -> Images:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None
@@ -76,8 +76,8 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     def eight(net: Network, images: Images) -> Images:
         return jax.grad(lambda images: net(images)[:, LABEL].sum())(images)
 
-    mapped = jax.jit(jax.vmap(jax.grad(lambda x, net: net(x[None])[0, LABEL]), in_axes=(0, None)))
-    batch, together = jnp.repeat(images, 8, axis=0), jax.jit(eight)
+    mapped = vizsynth.jit(jax.vmap(jax.grad(lambda x, net: net(x[None])[0, LABEL]), in_axes=(0, None)))
+    batch, together = jnp.repeat(images, 8, axis=0), vizsynth.jit(eight)
 
     def once() -> Images:
         return gradient(net, images)

@@ -3,6 +3,8 @@
 Chosen from shapes when a program is traced. Elsewhere than on CPU it is the compiler's own convolution.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -32,6 +34,20 @@ def by_patches(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     return patches @ kernel.reshape(kh * kw * channels, outputs)
 
 
+def by_taps(x: Array, kernel: Array, padding: Padding) -> Array:
+    """Convolve as one product of matrices: every position times each tap, shifted and summed after that."""
+    kh, kw, channels, outputs = kernel.shape
+    shares = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, kh * kw * outputs)
+    # The barrier keeps the padding from being computed again for every tap.
+    shares = windows.padded(lax.optimization_barrier(shares), padding)
+    rows, cols = shares.shape[1] - kh + 1, shares.shape[2] - kw + 1
+    shares = shares.reshape(*shares.shape[:3], kh, kw, outputs)
+    return functools.reduce(
+        operator.add,
+        (shares[:, i : i + rows, j : j + cols, i, j] for i in range(kh) for j in range(kw)),
+    )
+
+
 def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
     """Convolve, with ways around what XLA's CPU backend is slow at.
 
@@ -41,7 +57,8 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     padding is given one column of it, and the output that comes of that is cut off: otherwise all windows are
     written out first, which takes up to 25 times as long once they do not fit into the caches. Some channels
     are made twenty by zeros where outputs are few (the last layers of a stylizer): XLA has a faster
-    convolution for more than sixteen of either, at its best for multiples of four.
+    convolution for more than sixteen of either, at its best for multiples of four. Three outputs (the
+    gradient of a first layer) are one product and a sum of shifted maps, in half of the time.
     """
     channels, outputs = kernel.shape[2:]
     unpadded = padding == ((0, 0), (0, 0))
@@ -63,6 +80,8 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
     if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
         faster = as_product
+    elif _outputs_are_few(x, kernel, strides):
+        faster = partial(by_taps, padding=padding)
     elif zeros_help and _windows_are_many(x.shape, kernel.shape, strides):
         faster = with_zeros
     else:
@@ -76,6 +95,13 @@ def _positions_are_few(shape: Sequence[int], kernel: Sequence[int], strides: Pai
     """Tell whether each image's map is small, and deep enough for a product of matrices."""
     rows, cols = ((shape[1 + d] + sum(padding[d]) - kernel[d]) // strides[d] + 1 for d in (0, 1))
     return shape[3] >= 128 and kernel[3] >= 128 and rows * cols <= 64
+
+
+def _outputs_are_few(x: Array, kernel: Array, strides: Pair) -> bool:
+    """Tell whether the taps' shares of the outputs are hardly more numbers than the inputs."""
+    kh, kw, channels, outputs = kernel.shape
+    single = x.dtype.itemsize >= 4  # shares are rounded before they are summed
+    return single and strides == (1, 1) and outputs <= 4 and 1 < kh * kw <= 2 * channels // outputs
 
 
 def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vizsynth.compiling import jit
 from vizsynth.scores import Class, labels_in
 from vizsynth.types import Network
 from vizsynth.winograd import prepare
@@ -52,7 +53,7 @@ def entry(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        compiled = jax.jit(_preparing(function) if many else function, static_argnames=tuple(static))
+        compiled = jit(_preparing(function) if many else function, static_argnames=static)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -150,7 +150,9 @@ def probabilities_of(net: Any, image: np.ndarray) -> np.ndarray:
 def _softmax() -> Any:
     import jax
 
-    return jax.jit(lambda net, images: jax.nn.softmax(net(images)))
+    import vizsynth
+
+    return vizsynth.jit(lambda net, images: jax.nn.softmax(net(images)))
 
 
 def shown_side(photo: Path) -> int | None:

@@ -79,7 +79,7 @@ def command(
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([FOOLED, DIFFERENCE, SHEET], inputs=[photo])
 
-    softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
+    softmax = vizsynth.jit(lambda net, images: jax.nn.softmax(net(images)))
     before = np.asarray(softmax(net, image[None])[0], np.float64)
 
     def take(state: Any, count: int) -> Any:

@@ -185,10 +185,11 @@ def _explained(
     net: Any, methods: Sequence[Method], label: int | None, layer: str | None, seed: int
 ) -> Callable[[Any], dict[str, Any]]:
     """Return the function of a batch: the maps by method, and the classes that they explain."""
-    import jax
     import jax.numpy as jnp
 
-    likeliest = jax.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
+    import vizsynth
+
+    likeliest = vizsynth.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
     pooled = common.pooled_layer(net)
 
     def explained(images: Any) -> dict[str, Any]:

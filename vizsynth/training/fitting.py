@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from vizsynth import ascent
 from vizsynth import ops as arithmetic
 from vizsynth.chunks import check_count
+from vizsynth.compiling import jit
 from vizsynth.entry import as_pytree
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
@@ -118,7 +119,7 @@ def _with_weights(net: Any, weights: Sequence[Array], frozen: Sequence[str]) -> 
     )
 
 
-@partial(jax.jit, static_argnames=("optimizer", "frozen"), donate_argnames=("moving",))
+@partial(jit, static_argnames=("optimizer", "frozen"), donate_argnames=("moving",))
 def _step(
     moving: _Moving,
     images: Array,

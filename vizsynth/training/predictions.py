@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.chunks import check_count
+from vizsynth.compiling import jit
 from vizsynth.entry import as_network
 from vizsynth.training import data as examples
 from vizsynth.training.statistics import at_least_single
@@ -54,7 +55,7 @@ def as_float(images: Array, dtype: Any) -> Array:
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
-@jax.jit
+@jit
 def logits_of(net: Any, images: Array) -> Array:
     """Return the logits of images that are bytes or floats."""
     return net(as_float(images, dtype_of(net)))
