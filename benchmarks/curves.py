@@ -8,9 +8,9 @@ with VGG-16.
     python -m benchmarks.curves [--turns 7] [--peers]
 
 2 was wanted. Both sides do nothing but forward passes of 16 pictures; ours runs two more of each image. (A
-fifth was the order of the pixels, before it was one sort of integers.) SqueezeNet's are where XLA on CPU is
-furthest behind oneDNN: by the profile a fifth of the time goes into its first convolution, of 27 values a
-window, an eighth into copies that join its expanded maps, and a tenth into biases and ReLUs that oneDNN fuses
+fifth was the order of the pixels, before it was one sort of integers.) SqueezeNet's passes take two thirds of
+what they took while XLA left its convolutions to YNNPACK; what is left, by the profile of then, is its first
+convolution, of 27 values a window, copies that join its expanded maps, and biases and ReLUs that oneDNN fuses
 with the convolutions.
 """
 

@@ -1,6 +1,7 @@
 """How fast are a forward pass and the gradient of a logit with respect to the image, beside PyTorch's?
 
-VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepared (`vizsynth.prepare`).
+VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepared (`vizsynth.prepare`) and
+compiled by `vizsynth.jit`.
 PyTorch runs in its fastest layout (channels last) with its weights frozen, on as many threads.
 
 Eight images are timed by `vmap` beside a batch of eight, and a step in a scan beside one outside it.
@@ -13,7 +14,9 @@ products of Winograd's tiles are half of the time, at less than half the rate of
 each of the 36 has a kernel of its own to read; the convolution of 64 channels at full size is a fifth (by
 tiles as well, which saves a twentieth of a gradient); reading the dense layers' weights a sixth. The 36 are
 six batches of six: one batch took a quarter more of the whole pass; 36 products are no faster than six, and
-compile three times as long.
+compile three times as long. Tried: all products left to Eigen as well, whose are faster where a tile has many
+positions: a gradient of one image gains a tenth, but one of five takes half as long again, for the dense
+layers' transposed weights.
 """
 
 from collections.abc import Callable

@@ -506,3 +506,15 @@ def test_sums_and_concatenations() -> None:
 def test_a_map_smaller_than_its_window_is_too_small(call: Any) -> None:
     with pytest.raises(ValueError, match=r"too small .* 5x5 window .* map of 4x6; give larger"):
         call(jnp.zeros((1, 4, 6, 1)))
+
+
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 2), (1, 0)), ((0, 0), (0, 0))])
+def test_few_outputs_are_a_product_and_a_sum_of_shifted_maps(padding):
+    x_key, kernel_key = jax.random.split(jax.random.key(3))
+    x, kernel = jax.random.normal(x_key, (2, 9, 7, 16)), jax.random.normal(kernel_key, (3, 3, 16, 3))
+    wanted = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+    np.testing.assert_allclose(convolution.by_taps(x, kernel, padding), wanted, rtol=1e-4, atol=1e-4)
+    assert convolution._outputs_are_few(x, kernel, (1, 1))
+    assert not convolution._outputs_are_few(x.astype(jnp.bfloat16), kernel, (1, 1))
