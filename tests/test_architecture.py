@@ -11,9 +11,7 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
-    ("types", "windows", "memory", "compiling"),
-    ("onednn",),
-    ("winograd",),
+    ("types", "winograd", "windows", "memory", "compiling"),
     ("convolution",),
     ("scores",),
     ("entry",),
