@@ -11,7 +11,7 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
-    ("types", "winograd", "windows", "memory", "compiling"),
+    ("types", "winograd", "windows", "memory", "compiling", "pytrees"),
     ("convolution",),
     ("scores",),
     ("entry",),

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
 from vizsynth.images import correlate_colors, decorrelate_colors, frequencies, resize
+from vizsynth.pytrees import pytree
 from vizsynth.types import Image, Images, Key
 
 Number = Any  # an int, a float or an array: a leaf
@@ -34,7 +34,7 @@ def _unsquash(image: Image, decorrelated: bool) -> Float[Array, "h w 3"]:
     return decorrelate_colors(logits) if decorrelated else logits
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Pixels:
     """The picture itself: x = θ, grey with a little noise at first. Nothing bounds it but `clip`."""
@@ -59,7 +59,7 @@ class Pixels:
         return jnp.clip(params, 0, 1) if self.clip else params
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SigmoidPixels:
     """x = σ(θ Sᵀ): pixels that stay inside (0, 1), their colours decorrelated if wanted."""
@@ -90,7 +90,7 @@ def _spectrum_scale(size: Size, decay: Number, dtype: Any) -> Float[Array, "h f 
     return scale[..., None]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Fourier:
     """x = σ(F⁻¹(θ s) Sᵀ / 4): a spectrum scaled by s = √(hw) / f^decay, colours decorrelated.
@@ -123,7 +123,7 @@ class Fourier:
         return _squash(jnp.fft.irfft2(spectrum, s=size, axes=(0, 1)) / 4, self.decorrelated)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class LaplacianPyramid:
     """x = σ(Σ_k up(θ_k) Sᵀ): a sum of pictures of ever half the size, enlarged linearly."""
@@ -176,7 +176,7 @@ class _Layers(nnx.Module):
         return self.last(x)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Cppn:
     """x(p) = σ(N_θ(p)): a small network that paints each pixel from its coordinates; any resolution.
@@ -204,7 +204,7 @@ class Cppn:
         return jax.nn.sigmoid(params(grid)).reshape(*size, 3)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Latent:
     """x = G(θ): the code of a generator, `decode(code) -> image [h, w, 3]`.
@@ -236,7 +236,7 @@ class Latent:
         return jnp.clip(code, low, high)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class MaCo:
     """x = σ(c · standardize(F⁻¹(m e^{iθ})) Sᵀ): only the phases θ move, the magnitudes m are fixed.

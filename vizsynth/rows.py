@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
 from vizsynth import convolution
@@ -30,12 +29,13 @@ from vizsynth import images as whole
 from vizsynth import ops as arithmetic
 from vizsynth.entry import as_network, is_concrete
 from vizsynth.ops import Ops, Padding, Pair
+from vizsynth.pytrees import pytree
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Network, Tap
 from vizsynth.winograd import Kernel
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class OverRows:
     """A network whose images are sharded by rows over a mesh: what `over_rows` makes."""

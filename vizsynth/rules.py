@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
 from vizsynth import ops
+from vizsynth.pytrees import pytree
 
 
 @jax.custom_vjp
@@ -83,7 +83,7 @@ def _plus(w: Array | None, gamma: Any, part: Array | None) -> Any:
     return None if w is None or part is None else w + jnp.asarray(gamma, w.dtype) * part
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Epsilon:
     """LRP-ε: z = W x + b (Bach et al., eq. 58)."""
@@ -96,7 +96,7 @@ class Epsilon:
         return [Group([(x, w)], b)]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class ZPlus:
     """z⁺, or α1β0: only what speaks for the output, z = W⁺x⁺ + W⁻x⁻ + b⁺ (Montavon et al., table 10.1)."""
@@ -109,7 +109,7 @@ class ZPlus:
         return [Group([(_positive(x), _positive(w)), (_negative(x), _negative(w))], _positive(b))]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class AlphaBeta:
     """LRP-αβ: α times what speaks for the output less β times what speaks against it, α − β = 1.
@@ -130,7 +130,7 @@ class AlphaBeta:
         return [Group(speaks_for, _positive(b), alpha), Group(against, _negative(b), -beta)]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Gamma:
     """LRP-γ: weights of the sign of the output count 1 + γ times (Montavon et al., table 10.1).
@@ -153,7 +153,7 @@ class Gamma:
         ]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class ZBox:
     """z^B, for pixels in [l, h]: z = W x − W⁺l − W⁻h (Montavon et al., Deep Taylor Decomposition, 2017).
@@ -173,7 +173,7 @@ class ZBox:
         return [Group([(x, w), (-low, _positive(w)), (-high, _negative(w))], None)]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class WSquare:
     """w²: in proportion to the squared weights, whatever the input, z = W² 1 + b²."""
@@ -186,7 +186,7 @@ class WSquare:
         return [Group([(jnp.ones_like(x), w * w)], None if b is None else b * b)]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Flat:
     """♭: evenly over all inputs, whatever the weights (Lapuschkin et al., 2019)."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
+from vizsynth.pytrees import pytree
 from vizsynth.types import Activations, Score
 
 Number = Any  # an int, a float or an array: a leaf
@@ -51,7 +51,7 @@ def _pick(values: Array, index: Number) -> Values:
     return jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Class(_Algebra):
     """The logit of a class, S_c: one label for all images, or one an image.
@@ -68,7 +68,7 @@ class Class(_Algebra):
         return _pick(activations["logits"], self.label)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class LogProbability(_Algebra):
     """The logarithm of a class's softmax probability: log p_c = S_c − log Σ_k exp S_k."""
@@ -81,7 +81,7 @@ class LogProbability(_Algebra):
         return _pick(jax.nn.log_softmax(activations["logits"]), self.label)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Probability(_Algebra):
     """A class's softmax probability: p_c = exp S_c / Σ_k exp S_k."""
@@ -94,7 +94,7 @@ class Probability(_Algebra):
         return _pick(jax.nn.softmax(activations["logits"]), self.label)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Neuron(_Algebra):
     """One unit of a layer: its channel at row y and column x; the centre where they are None.
@@ -124,7 +124,7 @@ class Neuron(_Algebra):
         return _pick(values, self.channel)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Channel(_Algebra):
     """The mean of a channel over its positions."""
@@ -143,7 +143,7 @@ class Channel(_Algebra):
         return _pick(values.mean(axis=tuple(range(1, values.ndim - 1))), self.channel)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Direction(_Algebra):
     """The mean over positions of the product with a direction in channel space, Σ_k v_k A_k max(0.1, cos)^p.
@@ -188,7 +188,7 @@ def _favour(dot: Array, lengths: Array, power: Number) -> Array:
     return jnp.maximum(cosine, jnp.asarray(_LEAST_COSINE, dot.dtype)) ** jnp.asarray(power, dot.dtype)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Caricature(_Algebra):
     """How much a layer is as it was for another image: ⟨A, A₀⟩ · max(0.1, cos(A, A₀))^p.
@@ -220,7 +220,7 @@ class Caricature(_Algebra):
         return dot * _favour(dot, _length(values, -1) * jnp.linalg.norm(like), self.cosine_power)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class LayerNorm(_Algebra):
     """Half the squared norm of a layer, ½ Σ A², whose gradient is the activations themselves."""
@@ -238,7 +238,7 @@ class LayerNorm(_Algebra):
         return (values * values).sum(axis=tuple(range(1, values.ndim))) / 2
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Sum(_Algebra):
     """The sum of two scores."""
@@ -256,7 +256,7 @@ class Sum(_Algebra):
         return self.first(activations) + self.second(activations)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Multiple(_Algebra):
     """A multiple of a score."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
 from vizsynth.images import gaussian_blur, resize, roll, transform_affine
+from vizsynth.pytrees import pytree
 from vizsynth.types import Key
 
 Number = Any  # an int, a float or an array: a leaf
@@ -24,7 +24,7 @@ Transform = Callable[[Key, Before], After]
 _STATIC = {"static": True}
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Pad:
     """Surround the picture with `pixels` of one value."""
@@ -39,7 +39,7 @@ class Pad:
         return jnp.pad(image, sides, constant_values=jnp.asarray(self.value, image.dtype))
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Jitter:
     """Cut the picture, `pixels` smaller along each side, at a random place."""
@@ -56,7 +56,7 @@ class Jitter:
         return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), size)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Roll:
     """Roll the picture by up to `pixels` along each axis; nothing is lost."""
@@ -69,7 +69,7 @@ class Roll:
         return roll(image, (shift[0], shift[1]))
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Mirror:
     """Exchange left and right, or not: either is as likely."""
@@ -79,7 +79,7 @@ class Mirror:
         return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Scale:
     """Zoom about the middle by a factor drawn evenly from [low, high]; the size stays.
@@ -98,7 +98,7 @@ class Scale:
         return transform_affine(image, jnp.eye(2, dtype=image.dtype) / factor, fill=self.fill)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Rotate:
     """Turn about the middle by an angle drawn evenly from [−degrees, degrees]; the size stays."""
@@ -115,7 +115,7 @@ class Rotate:
         return transform_affine(image, matrix, fill=self.fill)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Crop:
     """Cut a square of a random size out, `low` to `high` of the shorter side, and resize it to `size`.
@@ -149,7 +149,7 @@ class Crop:
         )
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Noise:
     """Add Gaussian noise of a standard deviation."""
@@ -162,7 +162,7 @@ class Noise:
         return image + jnp.asarray(self.std, image.dtype) * noise
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Blur:
     """Blur by a Gaussian whose standard deviation is drawn evenly from [0, sigma] pixels."""
@@ -176,7 +176,7 @@ class Blur:
         return gaussian_blur(image, sigma, radius=self.radius)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Resize:
     """Resize the picture to `(height, width)`."""
@@ -189,7 +189,7 @@ class Resize:
         return resize(image, self.size)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Sequence:
     """One transform after the other, each with a key of its own. An empty one leaves the picture.

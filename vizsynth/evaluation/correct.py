@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
+from vizsynth.pytrees import pytree
 from vizsynth.types import Activations
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Correct:
     """1 where the network's first choice is the label, else 0: its mean over images is the accuracy.

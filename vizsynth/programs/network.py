@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx
-from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
 from vizsynth import convolution, winograd
@@ -20,6 +19,7 @@ from vizsynth.programs.interpret import Plan, execute
 from vizsynth.programs.names import layer_names
 from vizsynth.programs.steps import Path, dependent, read
 from vizsynth.programs.trace import Known, Program, trace
+from vizsynth.pytrees import pytree
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Tap, Value
 
@@ -108,7 +108,7 @@ class Source:
         return owners
 
 
-@register_dataclass
+@pytree
 @dataclass
 class Adapted:
     """A network made of a traced program. Its parameters are its leaves."""

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
 from vizsynth.chunks import check_count, keys_for
 from vizsynth.entry import as_images, entry, is_concrete
 from vizsynth.images import Pixels, transform_affine
+from vizsynth.pytrees import pytree
 from vizsynth.rows import roll_of
 from vizsynth.scores import LayerNorm, _Algebra
 from vizsynth.taps import evaluate, features, run
@@ -30,7 +30,7 @@ Size = tuple[int, int]
 _AT_ONCE = 1024  # positions whose products with all of a guide's are in memory at one time
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Guided(_Algebra):
     """Σ_p max_q ⟨A_p, Y_q⟩: the gradient at each position p is the guide's Y_q of the largest product.

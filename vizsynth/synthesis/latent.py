@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
 from vizsynth import chunks, updates
 from vizsynth.entry import entry, is_concrete
 from vizsynth.parametrizations import Latent
+from vizsynth.pytrees import pytree
 from vizsynth.synthesis import pictures
 from vizsynth.synthesis.pictures import Size, check_pictures, maximize, warn_if_diverged
 from vizsynth.transforms import none
@@ -26,7 +26,7 @@ from vizsynth.types import Image, Keys, Network, Synthesis, Target
 Number = Any  # an int, a float or an array: a leaf
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class _Codes(Latent):
     """Codes that the update keeps in bounds: to cut them here too would halve the gradient on the bounds."""

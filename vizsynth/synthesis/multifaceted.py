@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from vizsynth import chunks
 from vizsynth.entry import as_images, as_network, entry
 from vizsynth.parametrizations import Pixels
+from vizsynth.pytrees import pytree
 from vizsynth.synthesis.pictures import Size, as_size, check_pictures, count, maximize, warn_if_diverged
 from vizsynth.taps import features
 from vizsynth.types import Image, Images, Key, Keys, Network, Synthesis, Target
@@ -192,7 +192,7 @@ def facets(
 # Pictures ----------------------------------------------------------------------------
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Phase:
     """Some steps of a run, and how its numbers change over them, from the first to the last."""
@@ -315,7 +315,7 @@ def drawing(phases: tuple[Phase, ...], seen: float = 1.0) -> optax.GradientTrans
     return optax.GradientTransformation(init, update)
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Window:
     """Cut a window out of the picture, at a place drawn normally around the middle.

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
 from vizsynth import ascent, parts
@@ -26,6 +25,7 @@ from vizsynth.chunks import keys_for
 from vizsynth.entry import as_image, entry, is_concrete
 from vizsynth.ops import Ops
 from vizsynth.parametrizations import Fourier
+from vizsynth.pytrees import pytree
 from vizsynth.synthesis.pictures import Optimizer, Size, as_size, warn_if_diverged
 from vizsynth.taps import shapes
 from vizsynth.types import Image, Key, Keys, Network, Synthesis
@@ -71,7 +71,7 @@ def gram(features: Float[Array, "h w c"], guidance: Guidance | None = None) -> F
     return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype) / M
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Gram:
     """E_l = Σ_ij (G_ij − Ĝ_ij)² / (4 N²), the Gram matrices being over their number of positions.

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
+from vizsynth.pytrees import pytree
 from vizsynth.synthesis.texture import summing_dtype
 
 
@@ -28,7 +28,7 @@ class Moments(NamedTuple):
     covariance: Float[Array, "c c"]
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Wasserstein:
     """E_l = W₂² / N: the squared distance a feature has to go, on the average over the N features.

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
 from vizsynth import updates
 from vizsynth.entry import entry
 from vizsynth.parametrizations import Pixels
+from vizsynth.pytrees import pytree
 from vizsynth.synthesis.pictures import Size, check_pictures, maximize, warn_if_diverged
 from vizsynth.types import Image, Images, Keys, Network, Synthesis, Target
 
@@ -30,7 +30,7 @@ MEAN_COLOR = (0.485, 0.456, 0.406)
 _PER_PIXEL = 1 / 255**2
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Settings:
     """The strength of each regularizer; 0 leaves it out."""
@@ -93,7 +93,7 @@ def regularized(
     )
 
 
-@register_dataclass
+@pytree
 @dataclass(frozen=True)
 class _NoiseAround:
     """Pixels around a colour."""
