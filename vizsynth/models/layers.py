@@ -1,6 +1,9 @@
 """Layers that hold weights and do their arithmetic through `ops`."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -17,8 +20,23 @@ BATCH_NORM_EPS = 1e-5
 Net = TypeVar("Net")
 
 
+_undrawn = ContextVar("undrawn", default=False)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Within this, weights are zeros: for those who want shapes alone, as tracing a draw takes far longer."""
+    token = _undrawn.set(True)
+    try:
+        yield
+    finally:
+        _undrawn.reset(token)
+
+
 def he_normal(key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Draw weights of variance 2 / fan-in (He et al., Delving Deep into Rectifiers, 2015, eq. 10)."""
+    if _undrawn.get():
+        return jnp.zeros(shape)
     return jax.random.normal(key, shape) * math.sqrt(2 / math.prod(shape[:-1]))
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 from vizsynth.images import Standardize
 from vizsynth.models.alexnet import AlexNet, AlexNetConfig
-from vizsynth.models.layers import fold_batch_norm
+from vizsynth.models.layers import fold_batch_norm, undrawn
 from vizsynth.models.network import IMAGENET
 from vizsynth.models.resnet import ResNet, ResNetConfig
 from vizsynth.models.sequential import (
@@ -122,7 +122,8 @@ def skeleton(config: Config, *, folded: bool = False) -> Any:
     (1, 1, 512, 10)
     """
     family = next(net for net, kind in FAMILIES.values() if kind is type(config))
-    net = jax.eval_shape(lambda: family(config, key=jax.random.key(0)))
+    with undrawn():
+        net = jax.eval_shape(lambda: family(config, key=jax.random.key(0)))
     return jax.eval_shape(fold_batch_norm, net) if folded else net
 
 
