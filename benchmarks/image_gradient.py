@@ -8,15 +8,13 @@ Eight images are timed by `vmap` beside a batch of eight, and a step in a scan b
 
     python -m benchmarks.image_gradient [--turns 7] [--peers]
 
-1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan; how far each is from
-there changes with the machine's memory, by a tenth from run to run. By the profile of a forward pass: the
-products of Winograd's tiles are half of the time, at less than half the rate of a large square product, as
-each of the 36 has a kernel of its own to read; the convolution of 64 channels at full size is a fifth (by
-tiles as well, which saves a twentieth of a gradient); reading the dense layers' weights a sixth. The 36 are
-six batches of six: one batch took a quarter more of the whole pass; 36 products are no faster than six, and
-compile three times as long. Tried: all products left to Eigen as well, whose are faster where a tile has many
-positions: a gradient of one image gains a tenth, but one of five takes half as long again, for the dense
-layers' transposed weights.
+1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan. Direct convolutions
+and the products of Winograd's tiles are oneDNN's, as PyTorch's are. By the profile of a gradient: these
+products are two fifths of the time, at half the rate of a large square one, as each of the 36 has a kernel of
+its own to read; reading the dense layers' weights is a fifth, the convolution of 64 channels at full size a
+seventh (by tiles it is no faster), the tiles' transforms a sixth. A batch of all 36 products leaves fewer and
+longer loops than six batches of six, which XLA's own libraries need to have two cores at work: it takes a
+fifth less, and half as long to compile.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,9 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
-    ("types", "winograd", "windows", "memory", "compiling", "pytrees"),
+    ("types", "windows", "memory", "compiling", "pytrees"),
+    ("onednn",),
+    ("winograd",),
     ("convolution",),
     ("scores",),
     ("entry",),

@@ -15,11 +15,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import windows, winograd
+from vizsynth import onednn, windows, winograd
 from vizsynth.windows import Maps, Padding, Pair
 
 MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
 APART = 2**15  # pairs of channels of a kernel from which its sub-pixel phases are kernels of their own
+MOST_POSITIONS = 2**16  # of a map whose few outputs are made of shifted ones, which must fit into the caches
 MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
 
 
@@ -58,9 +59,11 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     written out first, which takes up to 25 times as long once they do not fit into the caches. Some channels
     are made twenty by zeros where outputs are few (the last layers of a stylizer): XLA has a faster
     convolution for more than sixteen of either, at its best for multiples of four. Three outputs (the
-    gradient of a first layer) are one product and a sum of shifted maps, in half of the time.
+    gradient of a first layer) are one product and a sum of shifted maps, in half of the time. Where oneDNN
+    is at hand, all but small maps and those three outputs are its.
     """
     channels, outputs = kernel.shape[2:]
+    onednns = onednn.convolves(x, kernel, padding)
     unpadded = padding == ((0, 0), (0, 0))
     narrow = outputs < 16 and 10 <= channels < 20 and strides == (1, 1)
     zeros_help = narrow or (unpadded and max(channels, outputs) >= 16)
@@ -80,8 +83,10 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
     if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
         faster = as_product
-    elif _outputs_are_few(x, kernel, strides):
+    elif _outputs_are_few(x, kernel, strides) and (x.shape[1] * x.shape[2] <= MOST_POSITIONS or not onednns):
         faster = partial(by_taps, padding=padding)
+    elif onednns:
+        faster = partial(onednn.conv, strides=strides, padding=padding)
     elif zeros_help and _windows_are_many(x.shape, kernel.shape, strides):
         faster = with_zeros
     else:
@@ -118,7 +123,7 @@ def _conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
 
 
 def _conv_forward(x: Array, kernel: Array, strides: Pair, padding: Padding):
-    return _fast_conv(x, kernel, strides, padding), (x, kernel)
+    return _conv(x, kernel, strides, padding), (x, kernel)
 
 
 def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Array], g: Array):
@@ -325,7 +330,8 @@ def _over_positions(x: Array, g: Array) -> Array:
 
 
 def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
-    x = x[:, :: strides[0], :: strides[1]]
+    if strides != (1, 1):
+        x = x[:, :: strides[0], :: strides[1]]
     return x @ kernel[0, 0]
 
 

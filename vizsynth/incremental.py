@@ -188,8 +188,7 @@ def recording(table: Ops, into: list[Any]) -> Ops:
 
 def _is_winograd(x: Array, kernel: Array, *, strides: Pair = (1, 1), **_: Any) -> bool:
     """Tell whether Winograd's form pays for a convolution of many windows."""
-    small = min(kernel.shape[2:]) < 64
-    return kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32 and not small
+    return strides == (1, 1) and x.dtype == jnp.float32 and winograd.transformable(kernel)
 
 
 def _convolved(

@@ -5,8 +5,9 @@ input, Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, with a quarter of the multiplicat
 is about twice that of the direct sum; in bfloat16 it is 5 %, so there it is never used.
 
 The kernels' transforms take as long as some of the convolutions: `prepare` computes them once for a network.
-The 36 products of a tile's elements are six batches, for its six rows: XLA's CPU backend computes the
-products of one batch one after another, but batches side by side.
+The 36 products of a tile's elements are one batch for oneDNN. Where it is not at hand they are six, for the
+tile's six rows: XLA's CPU backend computes the products of one batch one after another, but batches side by
+side.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from vizsynth import onednn
+
 TILE = 4  # outputs a tile and axis
 _CHANNELS = 64  # fewer never gain
 Net = TypeVar("Net")
-Transform = tuple[Float[Array, "6 _ _"], ...]
-"""A kernel `[c, k]` for each of the 36 elements of a tile, by the tile's six rows."""
+Transform = tuple[Float[Array, "_ _ _"], ...]
+"""A kernel `[c, k]` for each of the 36 elements of a tile, row by row: in one batch of 36, or six of six."""
 
 
 class Kernel(NamedTuple):
@@ -59,7 +62,8 @@ def transform(kernel: Float[Array, "3 3 c k"]) -> Transform:
     # Both axes at once: three times as fast as one after the other.
     both_axes = jnp.asarray(np.kron(G, G).reshape(6, 6, 9), kernel.dtype)
     taps, channels = kernel.reshape(9, -1), kernel.shape[2:]
-    return tuple(jnp.matmul(row, taps, precision="highest").reshape(6, *channels) for row in both_axes)
+    batches = both_axes.reshape(1 if onednn.at_hand() else 6, -1, 9)
+    return tuple(jnp.matmul(batch, taps, precision="highest").reshape(-1, *channels) for batch in batches)
 
 
 def flipped(kernel: Float[Array, "kh kw c k"]) -> Float[Array, "kh kw k c"]:
@@ -76,16 +80,17 @@ def pays(x: Array, kernel: Array) -> bool:
     """Tell whether it is faster for maps of this size, as measured on x86 with AVX-512.
 
     The transforms move (c + k) numbers for c k multiplications saved: few channels gain only while the maps
-    are small, up to 256 pixels here, and few tiles do not fill a product of matrices. The number of images
-    has no say: an image's result does not depend on the batch that it comes in.
+    are small, up to 128 or 256 pixels here, and few tiles do not fill a product of matrices. The number of
+    images has no say: an image's result does not depend on the batch that it comes in.
     """
     c, k = kernel.shape[2:]
     tiles = -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE)
     if x.dtype != jnp.float32 or tiles < 16:
         return False
+    onednns = onednn.at_hand()
     if tiles < 40:
-        return c * k >= 256 * 512
-    return tiles <= 4096 or c * k >= _CHANNELS * 128
+        return c * k >= 256 * (256 if onednns else 512)
+    return tiles <= (1024 if onednns else 4096) or c * k >= _CHANNELS * 128
 
 
 def prepare(net: Net, *, exact: bool = False) -> Net:
@@ -185,16 +190,22 @@ def _conv(x: Array, U: Transform) -> Array:
     n, h, w, c = x.shape
     rows, cols = -(-(h - 2) // TILE), -(-(w - 2) // TILE)
     x = jnp.pad(x, ((0, 0), (0, rows * TILE + 2 - h), (0, cols * TILE + 2 - w), (0, 0)))
+    by_row = _input_transform(_tiles(x, 1, rows))
+    a_batch, M = 6 // len(U), []
+    # The barriers keep a row combination from being computed again for every column, and the transforms
+    # from being fused into the products' operands.
+    for i, kernels in enumerate(U):
+        d = lax.optimization_barrier(jnp.stack(by_row[a_batch * i : a_batch * (i + 1)]))
+        V = jnp.stack(_input_transform(_tiles(d, 3, cols)), 1).reshape(6 * a_batch, n * rows * cols, c)
+        m = lax.optimization_barrier(_products(lax.optimization_barrier(V), kernels))
+        M += list(m.reshape(a_batch, 6, n, rows, cols, -1))
+    m = lax.optimization_barrier(jnp.stack(_output_transform(M)))
+    y = jnp.stack(_output_transform(list(m.swapaxes(0, 1))))  # [col, row, n, rows, cols, k]
+    y = y.transpose(2, 3, 1, 4, 0, 5).reshape(n, rows * TILE, cols * TILE, -1)
+    return y[:, : h - 2, : w - 2]
 
-    def products(row: Array, U: Array) -> Array:
-        # The barriers keep a row combination from being computed again for every column, and the transforms
-        # from being fused into the products' operands.
-        tiles = _input_transform(_tiles(lax.optimization_barrier(row), 2, cols))
-        V = lax.optimization_barrier(jnp.stack(tiles).reshape(6, n * rows * cols, c))
-        M = lax.optimization_barrier(lax.dot_general(V, U, (((2,), (1,)), ((0,), (0,)))))
-        return M.reshape(6, n, rows, cols, U.shape[2])
 
-    by_row = _output_transform(list(map(products, _input_transform(_tiles(x, 1, rows)), U)))
-    by_row = [_output_transform(list(lax.optimization_barrier(row))) for row in by_row]
-    y = jnp.stack([jnp.stack(row, 3) for row in by_row], 2)
-    return y.reshape(n, rows * TILE, cols * TILE, -1)[:, : h - 2, : w - 2]
+def _products(V: Array, U: Array) -> Array:
+    if onednn.takes(V, U):
+        return onednn.matmul(V, U)
+    return lax.dot_general(V, U, (((2,), (1,)), ((0,), (0,))))

@@ -1,0 +1,203 @@
+"""oneDNN: the definition's numbers, in every transformation, or not called at all."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.compilation_cache import compilation_cache
+
+from vizsynth import onednn, ops
+
+pytestmark = pytest.mark.usefixtures("programs_not_kept")
+needed = pytest.mark.usefixtures("at_hand")
+
+
+@pytest.fixture(scope="module")
+def at_hand(programs_not_kept: None) -> None:
+    if not onednn.at_hand():
+        pytest.skip("oneDNN is not at hand")
+
+
+def close(got: Any, want: Any, tolerance: float = 2e-6) -> None:
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    assert np.linalg.norm(got - want) <= tolerance * np.linalg.norm(want)
+
+
+def drawn(seed: int, *shape: int) -> Any:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def looped(x: Any, kernel: Any, strides: Any, padding: Any) -> np.ndarray:
+    """Return the convolution by its definition, in float64; negative padding cuts."""
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    x = np.pad(x, ((0, 0), *[(max(0, low), max(0, high)) for low, high in padding], (0, 0)))
+    cut = [
+        slice(max(0, -low), size - max(0, -high))
+        for (low, high), size in zip(padding, x.shape[1:3], strict=True)
+    ]
+    x = x[:, cut[0], cut[1]]
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))
+    return np.einsum("nhwcij,ijck->nhwk", windows[:, :: strides[0], :: strides[1]], kernel)
+
+
+@needed
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_convolution_is_the_definitions(data: Any) -> None:
+    window = data.draw(st.tuples(*[st.integers(1, 7)] * 2))
+    strides = data.draw(st.tuples(*[st.integers(1, 3)] * 2))
+    padding = tuple(data.draw(st.tuples(*[st.integers(-1, k - 1)] * 2)) for k in window)
+    size = tuple(
+        data.draw(st.integers(k - min(0, *p) * 2, k + 9)) for k, p in zip(window, padding, strict=True)
+    )
+    channels, outputs = data.draw(st.tuples(*[st.sampled_from([1, 2, 3, 8, 17, 33])] * 2))
+    x, kernel = drawn(0, data.draw(st.integers(1, 3)), *size, channels), drawn(1, *window, channels, outputs)
+    assert onednn.convolves(x, kernel, padding)
+    close(onednn.conv(x, kernel, strides=strides, padding=padding), looped(x, kernel, strides, padding))
+
+
+@needed
+@settings(max_examples=20, deadline=None)
+@given(*[st.integers(1, 40)] * 3, st.integers(1, 5))
+def test_every_product_is_the_definitions(m: int, k: int, n: int, batch: int) -> None:
+    a, b = drawn(0, batch, m, k), drawn(1, batch, k, n)
+    close(onednn.matmul(a, b), np.asarray(a, np.float64) @ np.asarray(b, np.float64))
+
+
+GIVEN = {"strides": (2, 1), "padding": ((1, 0), (1, 2))}
+
+
+@needed
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_mapped_over_images_kernels_or_both(axes: Any) -> None:
+    x, kernel = drawn(0, 4, 2, 6, 7, 3), drawn(1, 4, 3, 3, 3, 5)
+    a, b = drawn(2, 4, 3, 5, 6), drawn(3, 4, 3, 6, 2)
+
+    def of(values: Any, axis: Any) -> Any:
+        return values if axis == 0 else values[0]
+
+    def conv(x: Any, kernel: Any) -> Any:
+        return onednn.conv(x, kernel, **GIVEN)
+
+    for function, first, second in ((conv, x, kernel), (onednn.matmul, a, b)):
+        one, other = of(first, axes[0]), of(second, axes[1])
+        got = jax.jit(jax.vmap(function, axes))(one, other)
+        for i in range(4):
+            close(
+                got[i],
+                function(*(v if axis is None else v[i] for v, axis in ((one, axes[0]), (other, axes[1])))),
+            )
+        twice = jax.vmap(jax.vmap(function, axes), (0, None))(jnp.stack([one, one]), other)
+        close(twice[1], got)
+
+
+@needed
+@pytest.mark.parametrize("how", ["grad", "second order", "vmap", "scan", "remat", "of the kernel"])
+def test_networks_convolve_by_it_in_every_transformation(how: str) -> None:
+    x, kernel = drawn(0, 2, 9, 10, 5), drawn(1, 3, 3, 5, 6)
+
+    def score(table: Any, x: Any, kernel: Any) -> Any:
+        return (jnp.tanh(table.conv(x, kernel, None, **GIVEN)) ** 2).sum()
+
+    def run(table: Any, x: Any) -> Any:
+        gradient = jax.grad(lambda x: score(table, x, kernel))
+        if how == "grad":
+            return gradient(x)
+        if how == "second order":
+            return jax.grad(lambda x: (gradient(x) ** 2).sum())(x)
+        if how == "vmap":
+            return jax.vmap(lambda one: gradient(one[None])[0])(x)
+        if how == "scan":
+            return jax.lax.scan(lambda x, _: (gradient(x), None), x, length=2)[0]
+        if how == "remat":
+            return jax.grad(jax.checkpoint(lambda x: score(table, x, kernel)))(x)
+        return jax.grad(lambda kernel: score(table, x, kernel))(kernel)
+
+    fast = jax.jit(run, static_argnums=0).lower(ops.default, x).compile()
+    assert "__onednn" in str(fast.as_text())
+    close(fast(x), jax.jit(run, static_argnums=0)(ops.plain, x), 1e-4 if how == "scan" else 1e-5)
+
+
+def test_what_it_does_not_take() -> None:
+    x, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 2))
+    narrow, wide = ((1, 1), (1, 1)), ((1, 1), (3, 1))
+    assert onednn.convolves(x, kernel, narrow) == onednn.at_hand()
+    assert not onednn.convolves(x, kernel, wide)
+    assert not onednn.convolves(x[:0], kernel, narrow)
+    halves = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    assert not onednn.convolves(*halves, narrow)
+    assert onednn.takes(x[0], kernel[0, :, :, :2]) == onednn.at_hand()
+    assert not onednn.takes(halves[0][0], halves[1][0])
+    with pytest.raises(TypeError, match="float32 alone"):
+        onednn.conv(*halves, **GIVEN)
+
+
+def both(x: Any, kernel: Any) -> Any:
+    """Return a convolution, and a product that is one of its batch."""
+    product = onednn.matmul if onednn.takes(x[0], kernel[0]) else jnp.matmul
+    return ops.conv(x, kernel, None, **GIVEN), product(x[:, 0], kernel[:1, 0])
+
+
+OPERANDS = drawn(0, 1, 9, 9, 4), drawn(1, 3, 3, 4, 8)
+
+
+@needed
+def test_programs_for_other_platforms_do_not_call_it() -> None:
+    traced = jax.jit(both).trace(*OPERANDS)
+    assert traced.lower().as_text().count("@__onednn$") == 2
+    assert "@__onednn" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@needed
+def test_programs_that_are_exported_do_not_call_it() -> None:
+    exported = jax.export.export(jax.jit(both))(*OPERANDS)
+    assert "@__onednn" not in exported.mlir_module()
+    jax.tree.map(close, exported.call(*OPERANDS), both(*OPERANDS))
+
+
+@needed
+def test_programs_that_are_kept_on_disk_do_not_call_it(tmp_path: Path, recwarn: Any) -> None:
+    """XLA would write what is no part of them, or fail at it, or end the process."""
+    traced = jax.jit(lambda x, kernel: both(x, kernel)).trace(*OPERANDS)  # JAX lowers the same one once
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        assert not onednn.at_hand()
+        assert "@__onednn" not in traced.lower().as_text()
+        found = jax.jit(lambda x, kernel: both(x, kernel))(*OPERANDS)
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert not onednn.at_hand()  # JAX goes on writing there
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+    assert any(tmp_path.glob("jit__lambda-*-cache"))
+    jax.tree.map(close, found, both(*OPERANDS))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("reason", ["another version", "another machine", "several devices", "another build"])
+def test_where_it_is_not_known_it_is_not_called(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, name, value = {
+        "another version": (onednn, "TESTED", ()),
+        "another machine": (onednn.platform, "machine", lambda: "arm64"),
+        "several devices": (jax, "local_device_count", lambda: 2),
+        "another build": (
+            onednn,
+            "_call_matmul",
+            lambda a, b: onednn._call("of_no_build", {}, (*a.shape[:-1], 3), a, b),
+        ),
+    }[reason]
+    monkeypatch.setattr(at, name, value)
+    onednn._is_known.cache_clear()
+    try:
+        assert not onednn.at_hand()
+        x, kernel = drawn(0, 1, 9, 9, 4), drawn(1, 3, 3, 4, 8)
+        program = jax.jit(lambda x, kernel: ops.conv(x, kernel, None, **GIVEN)).lower(x, kernel).compile()
+        assert "__onednn" not in str(program.as_text())
+    finally:
+        onednn._is_known.cache_clear()
