@@ -13,7 +13,7 @@ ROOT = Path(vizsynth.__file__).parent
 LAYERS = (
     ("types", "windows", "memory", "compiling", "pytrees"),
     ("onednn",),
-    ("winograd",),
+    ("winograd", "products"),
     ("convolution",),
     ("scores",),
     ("entry",),

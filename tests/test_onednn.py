@@ -1,5 +1,6 @@
 """oneDNN: the definition's numbers, in every transformation, or not called at all."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 
 from vizsynth import onednn, ops
+from vizsynth.products import product
 
 pytestmark = pytest.mark.usefixtures("programs_not_kept")
 needed = pytest.mark.usefixtures("at_hand")
@@ -67,7 +69,39 @@ def test_every_convolution_is_the_definitions(data: Any) -> None:
 @given(*[st.integers(1, 40)] * 3, st.integers(1, 5))
 def test_every_product_is_the_definitions(m: int, k: int, n: int, batch: int) -> None:
     a, b = drawn(0, batch, m, k), drawn(1, batch, k, n)
-    close(onednn.matmul(a, b), np.asarray(a, np.float64) @ np.asarray(b, np.float64))
+    wanted = np.asarray(a, np.float64) @ np.asarray(b, np.float64)
+    close(onednn.matmul(a, b), wanted)
+    close(onednn.matmul(a, b.mT, transposed=True), wanted)
+    close(onednn.matmul(a[0], b[0]), wanted[0])
+    close(onednn.matmul(a[0], b[0].T, transposed=True), wanted[0])
+
+
+@needed
+@pytest.mark.parametrize(
+    "how", ["grad", "second order", "vmap", "vmap over weights", "vmap over both", "scan"]
+)
+def test_products_with_weights_in_every_transformation(how: str) -> None:
+    x, weights = drawn(0, 3, 4, 5), drawn(1, 3, 5, 6)
+
+    def run(times: Any, x: Any, weights: Any) -> Any:
+        def score(x: Any, weights: Any) -> Any:
+            return (jnp.tanh(times(x, weights)) ** 2).sum()
+
+        gradient = jax.grad(score, (0, 1))
+        if how == "grad":
+            return gradient(x, weights[0])
+        if how == "second order":
+            return jax.grad(lambda *args: sum((g**2).sum() for g in gradient(*args)), (0, 1))(x, weights[0])
+        if how == "scan":
+            return jax.lax.scan(lambda x, _: (gradient(x, weights[0])[0], None), x, length=2)[0]
+        axes = {"vmap": (0, None), "vmap over weights": (None, 0), "vmap over both": (0, 0)}[how]
+        given = x if axes[0] == 0 else x[0], weights if axes[1] == 0 else weights[0]
+        return jax.vmap(times, axes)(*given), jax.vmap(gradient, axes)(*given)
+
+    fast = jax.jit(run, static_argnums=0).lower(product, x, weights).compile()
+    assert "__onednn$matmul" in str(fast.as_text())
+    tolerance = 1e-4 if how == "scan" else 5e-6
+    jax.tree.map(partial(close, tolerance=tolerance), fast(x, weights), run(jnp.matmul, x, weights))
 
 
 GIVEN = {"strides": (2, 1), "padding": ((1, 0), (1, 2))}
@@ -189,7 +223,7 @@ def test_where_it_is_not_known_it_is_not_called(reason: str, monkeypatch: pytest
         "another build": (
             onednn,
             "_call_matmul",
-            lambda a, b: onednn._call("of_no_build", {}, (*a.shape[:-1], 3), a, b),
+            lambda a, b, _: onednn._call("of_no_build", {}, (*a.shape[:-1], 3), a, b),
         ),
     }[reason]
     monkeypatch.setattr(at, name, value)

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vizsynth import onednn, windows, winograd
+from vizsynth.products import product
 from vizsynth.windows import Maps, Padding, Pair
 
 MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
@@ -32,7 +33,7 @@ def by_patches(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     """Convolve as one product of matrices: every window's values times the kernel."""
     kh, kw, channels, outputs = kernel.shape
     patches = jnp.concatenate(windows.slices(windows.padded(x, padding), (kh, kw), strides), axis=-1)
-    return patches @ kernel.reshape(kh * kw * channels, outputs)
+    return product(patches, kernel.reshape(kh * kw * channels, outputs))
 
 
 def by_taps(x: Array, kernel: Array, padding: Padding) -> Array:
@@ -222,7 +223,7 @@ def _phase_by_phase(
             phase = next(at)
             pads = (cut(row_pads, row_taps, len(rows)), cut(col_pads, col_taps, len(cols)))
             if phase.shape[:2] == (1, 1):
-                found.append(windows.padded(g, pads) @ phase[0, 0])
+                found.append(product(windows.padded(g, pads), phase[0, 0]))
             else:
                 found.append(cast(Array, _conv(g, phase, (1, 1), pads)))
     return windows.interleaved(jnp.concatenate(found, axis=-1), strides, shape)
@@ -332,7 +333,7 @@ def _over_positions(x: Array, g: Array) -> Array:
 def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
     if strides != (1, 1):
         x = x[:, :: strides[0], :: strides[1]]
-    return x @ kernel[0, 0]
+    return product(x, kernel[0, 0])
 
 
 def _with_bias(y: Array, bias: Array | None) -> Array:

@@ -75,10 +75,8 @@ def _is_built_in() -> bool:
     a, b, given = x[:, 0], x[:, 1, :3], ((2, 1), ((1, 0), (2, 1)))
 
     def found_and_wanted(x: Array, kernel: Array, a: Array, b: Array) -> Any:
-        return (_call_conv(x, kernel, *given), _call_matmul(a, b)), (
-            _compilers_conv(x, kernel, *given),
-            a @ b,
-        )
+        found = _call_conv(x, kernel, *given), _call_matmul(a, b, False), _call_matmul(a, b.mT, True)
+        return found, (_compilers_conv(x, kernel, *given), *2 * [_compilers_matmul(a, b, False)])
 
     try:
         found, wanted = jax.jit(found_and_wanted).lower(x, kernel, a, b).compile()(x, kernel, a, b)
@@ -179,27 +177,41 @@ def _compilers_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) ->
 # Products --------------------------------------------------------------------
 
 
-def matmul(a: Float[Array, "b m k"], b: Float[Array, "b k n"]) -> Float[Array, "b m n"]:
-    """Multiply the matrices of two batches."""
-    return _matmul_p.bind(a, b, given=())
+def matmul(
+    a: Float[Array, "*b m k"], b: Float[Array, "*b _ _"], *, transposed: bool = False
+) -> Float[Array, "*b m n"]:
+    """Multiply two matrices, or those of two batches; `transposed` tells that b is `[n, k]`."""
+    return _matmul_p.bind(a, b, given=(transposed,))
 
 
-def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    return *a[:-1], b[-1]
+def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...], transposed: bool) -> tuple[int, ...]:
+    return *a[:-1], b[-2 if transposed else -1]
 
 
 def _matmul_of_many(
-    operands: Sequence[Array], axes: Sequence[int | None], given: tuple[()]
+    operands: Sequence[Array], axes: Sequence[int | None], given: tuple[bool]
 ) -> tuple[Array, int]:
     pairs = list(zip(operands, axes, strict=True))
     size = next(operand.shape[axis] for operand, axis in pairs if axis is not None)
+    a, b = operands
+    if axes[1] is None and b.ndim == 2:  # more rows
+        a = jnp.moveaxis(a, axes[0] or 0, 0)
+        return _matmul_p.bind(a.reshape(-1, a.shape[-1]), b, given=given).reshape(*a.shape[:-1], -1), 0
     a, b = (batching.bdim_at_front(operand, axis, size) for operand, axis in pairs)
-    y = _matmul_p.bind(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:]), given=given)
-    return y.reshape(size, -1, *y.shape[1:]), 0
+    y = _matmul_p.bind(*(part.reshape(-1, *part.shape[-2:]) for part in (a, b)), given=given)
+    return y.reshape(*a.shape[:-1], -1), 0
 
 
-def _compilers_matmul(a: Array, b: Array) -> Array:
-    return lax.dot_general(a, b, (((2,), (1,)), ((0,), (0,))))
+def _onednns_matmul(a: Array, b: Array, transposed: bool) -> Array:
+    if a.shape[-2] == 1:  # a row: the compiler's takes half of the time
+        return _compilers_matmul(a, b, transposed)
+    return _call_matmul(a, b, transposed)
+
+
+def _compilers_matmul(a: Array, b: Array, transposed: bool) -> Array:
+    batch = tuple(range(a.ndim - 2))
+    summed = (a.ndim - 1,), (b.ndim - (1 if transposed else 2),)
+    return lax.dot_general(a, b, (summed, (batch, batch)))
 
 
 # How XLA's own rules would call it -------------------------------------------
@@ -215,8 +227,9 @@ def _call(what: str, config: dict[str, Any], shape: Sequence[int], *args: Array)
     return call(*args)
 
 
-def _call_matmul(a: Array, b: Array) -> Array:
-    return _call("matmul", {"onednn_matmul_config": {}}, _matmul_shape(a.shape, b.shape), a, b)
+def _call_matmul(a: Array, b: Array, transposed: bool) -> Array:
+    config = {"onednn_matmul_config": {"transpose_b": transposed}}
+    return _call("matmul", config, _matmul_shape(a.shape, b.shape, transposed), a, b)
 
 
 def _call_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
@@ -250,5 +263,5 @@ def _call_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
 _conv_p = _primitive("conv", _conv_shape, _onednns_conv, _compilers_conv)
 batching.primitive_batchers[_conv_p] = _conv_of_many
 
-_matmul_p = _primitive("matmul", _matmul_shape, _call_matmul, _compilers_matmul)
+_matmul_p = _primitive("matmul", _matmul_shape, _onednns_matmul, _compilers_matmul)
 batching.primitive_batchers[_matmul_p] = _matmul_of_many

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from vizsynth import windows
 from vizsynth.convolution import conv, plain_conv
+from vizsynth.products import product
 from vizsynth.windows import Maps, Padding, Pair
 
 
@@ -197,7 +198,7 @@ def linear(
 ) -> Float[Array, "n k"]:
     """Multiply by a matrix and add the bias."""
     del name
-    y = x @ kernel.astype(x.dtype)
+    y = product(x, kernel.astype(x.dtype))
     return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
