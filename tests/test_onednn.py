@@ -1,5 +1,6 @@
 """oneDNN: the definition's numbers, in every transformation, or not called at all."""
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 
 from vizsynth import onednn, ops
-from vizsynth.products import product
+from vizsynth.products import _product, gram, product
 
 pytestmark = pytest.mark.usefixtures("programs_not_kept")
 needed = pytest.mark.usefixtures("at_hand")
@@ -70,10 +71,43 @@ def test_every_convolution_is_the_definitions(data: Any) -> None:
 def test_every_product_is_the_definitions(m: int, k: int, n: int, batch: int) -> None:
     a, b = drawn(0, batch, m, k), drawn(1, batch, k, n)
     wanted = np.asarray(a, np.float64) @ np.asarray(b, np.float64)
-    close(onednn.matmul(a, b), wanted)
-    close(onednn.matmul(a, b.mT, transposed=True), wanted)
-    close(onednn.matmul(a[0], b[0]), wanted[0])
-    close(onednn.matmul(a[0], b[0].T, transposed=True), wanted[0])
+    for turned in ((False, False), (False, True), (True, False), (True, True)):
+        given = a.mT if turned[0] else a, b.mT if turned[1] else b
+        times = partial(onednn.matmul, transposed=turned)
+        close(times(*given), wanted)
+        close(times(given[0][0], given[1][0]), wanted[0])
+        close(jax.vmap(times)(*given), wanted)
+        close(jax.vmap(times, (0, None))(given[0], given[1][0]), np.asarray(a, np.float64) @ np.asarray(b[0]))
+        close(jax.vmap(times, (None, 0))(given[0][0], given[1]), np.asarray(a[0], np.float64) @ np.asarray(b))
+
+
+@needed
+@pytest.mark.parametrize("turned", [*itertools.product((False, True), repeat=2)])
+def test_gradients_of_products_that_are_turned_over(turned: Any) -> None:
+    a, b = drawn(0, 5, 3), drawn(1, 3, 4)
+    given = a.T if turned[0] else a, b.T if turned[1] else b
+
+    def plain(a: Any, b: Any) -> Any:
+        return (a.T if turned[0] else a) @ (b.T if turned[1] else b)
+
+    def twice(times: Any) -> Any:
+        first = jax.grad(lambda a, b: jnp.tanh(times(a, b)).sum(), (0, 1))
+        return first(*given), jax.grad(lambda *args: sum((g**2).sum() for g in first(*args)), (0, 1))(*given)
+
+    jax.tree.map(partial(close, tolerance=1e-5), twice(lambda a, b: _product(a, b, *turned)), twice(plain))
+
+
+@needed
+def test_gram_matrices_to_second_order_and_of_many() -> None:
+    F = drawn(0, 2, 30, 5)
+
+    def twice(gram: Any) -> Any:
+        first = jax.grad(lambda F: jnp.sin(gram(F)).sum())
+        return gram(F[0]), first(F[0]), jax.grad(lambda F: (first(F) ** 2).sum())(F[0]), jax.vmap(first)(F)
+
+    found = jax.jit(lambda: twice(lambda F: gram(F, jnp.float32)))
+    assert "__onednn$matmul" in found.lower().as_text()
+    jax.tree.map(partial(close, tolerance=2e-5), found(), twice(lambda F: F.T @ F))
 
 
 @needed
@@ -223,7 +257,7 @@ def test_where_it_is_not_known_it_is_not_called(reason: str, monkeypatch: pytest
         "another build": (
             onednn,
             "_call_matmul",
-            lambda a, b, _: onednn._call("of_no_build", {}, (*a.shape[:-1], 3), a, b),
+            lambda a, b, *_: onednn._call("of_no_build", {}, (*a.shape[:-1], 3), a, b),
         ),
     }[reason]
     monkeypatch.setattr(at, name, value)

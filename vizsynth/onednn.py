@@ -75,8 +75,13 @@ def _is_built_in() -> bool:
     a, b, given = x[:, 0], x[:, 1, :3], ((2, 1), ((1, 0), (2, 1)))
 
     def found_and_wanted(x: Array, kernel: Array, a: Array, b: Array) -> Any:
-        found = _call_conv(x, kernel, *given), _call_matmul(a, b, False), _call_matmul(a, b.mT, True)
-        return found, (_compilers_conv(x, kernel, *given), *2 * [_compilers_matmul(a, b, False)])
+        products = [
+            _call_matmul(a.mT if first else a, b.mT if second else b, first, second)
+            for first in (False, True)
+            for second in (False, True)
+        ]
+        wanted = _compilers_matmul(a, b, False, False)
+        return [_call_conv(x, kernel, *given), *products], [_compilers_conv(x, kernel, *given), *4 * [wanted]]
 
     try:
         found, wanted = jax.jit(found_and_wanted).lower(x, kernel, a, b).compile()(x, kernel, a, b)
@@ -178,39 +183,40 @@ def _compilers_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) ->
 
 
 def matmul(
-    a: Float[Array, "*b m k"], b: Float[Array, "*b _ _"], *, transposed: bool = False
+    a: Float[Array, "*b _ _"], b: Float[Array, "*b _ _"], *, transposed: tuple[bool, bool] = (False, False)
 ) -> Float[Array, "*b m n"]:
-    """Multiply two matrices, or those of two batches; `transposed` tells that b is `[n, k]`."""
-    return _matmul_p.bind(a, b, given=(transposed,))
+    """Multiply two matrices, or those of two batches; `transposed` tells which are given turned over."""
+    return _matmul_p.bind(a, b, given=transposed)
 
 
-def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...], transposed: bool) -> tuple[int, ...]:
-    return *a[:-1], b[-2 if transposed else -1]
+def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...], a_turned: bool, b_turned: bool) -> tuple[int, ...]:
+    return *a[:-2], a[-1 if a_turned else -2], b[-2 if b_turned else -1]
 
 
 def _matmul_of_many(
-    operands: Sequence[Array], axes: Sequence[int | None], given: tuple[bool]
+    operands: Sequence[Array], axes: Sequence[int | None], given: tuple[bool, bool]
 ) -> tuple[Array, int]:
+    (a, b), (first, second) = operands, axes
+    if first is not None and second is None and b.ndim == 2 and not given[0]:  # more rows
+        a = jnp.moveaxis(a, first, 0)
+        return _matmul_p.bind(a.reshape(-1, a.shape[-1]), b, given=given).reshape(*a.shape[:-1], -1), 0
     pairs = list(zip(operands, axes, strict=True))
     size = next(operand.shape[axis] for operand, axis in pairs if axis is not None)
-    a, b = operands
-    if axes[1] is None and b.ndim == 2:  # more rows
-        a = jnp.moveaxis(a, axes[0] or 0, 0)
-        return _matmul_p.bind(a.reshape(-1, a.shape[-1]), b, given=given).reshape(*a.shape[:-1], -1), 0
     a, b = (batching.bdim_at_front(operand, axis, size) for operand, axis in pairs)
     y = _matmul_p.bind(*(part.reshape(-1, *part.shape[-2:]) for part in (a, b)), given=given)
-    return y.reshape(*a.shape[:-1], -1), 0
+    return y.reshape(*a.shape[:-2], *y.shape[-2:]), 0
 
 
-def _onednns_matmul(a: Array, b: Array, transposed: bool) -> Array:
-    if a.shape[-2] == 1:  # a row: the compiler's takes half of the time
-        return _compilers_matmul(a, b, transposed)
-    return _call_matmul(a, b, transposed)
+def _onednns_matmul(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
+    shape = _matmul_shape(a.shape, b.shape, a_turned, b_turned)
+    if 1 in (shape[-2], a.shape[-2 if a_turned else -1]):  # of vectors the compiler's takes half of the time
+        return _compilers_matmul(a, b, a_turned, b_turned)
+    return _call_matmul(a, b, a_turned, b_turned)
 
 
-def _compilers_matmul(a: Array, b: Array, transposed: bool) -> Array:
+def _compilers_matmul(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
     batch = tuple(range(a.ndim - 2))
-    summed = (a.ndim - 1,), (b.ndim - (1 if transposed else 2),)
+    summed = (a.ndim - (2 if a_turned else 1),), (b.ndim - (1 if b_turned else 2),)
     return lax.dot_general(a, b, (summed, (batch, batch)))
 
 
@@ -227,9 +233,9 @@ def _call(what: str, config: dict[str, Any], shape: Sequence[int], *args: Array)
     return call(*args)
 
 
-def _call_matmul(a: Array, b: Array, transposed: bool) -> Array:
-    config = {"onednn_matmul_config": {"transpose_b": transposed}}
-    return _call("matmul", config, _matmul_shape(a.shape, b.shape, transposed), a, b)
+def _call_matmul(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
+    config = {"onednn_matmul_config": {"transpose_a": a_turned, "transpose_b": b_turned}}
+    return _call("matmul", config, _matmul_shape(a.shape, b.shape, a_turned, b_turned), a, b)
 
 
 def _call_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
