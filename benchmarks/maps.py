@@ -5,8 +5,9 @@ VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepar
     python -m benchmarks.maps [--turns 7] [--peers]
 
 3 and, by hand, 1.3 were wanted of Grad-CAM, and 1.5 of the sums over samples. Beside PyTorch by hand it is a
-forward pass (`benchmarks.image_gradient`), and the sums are gradients of five images at once: no part of
-their time is spent elsewhere.
+forward pass (`benchmarks.image_gradient`), and the sums are gradients of five images at once: by the profile
+of SmoothGrad one part in a hundred is its noise, and no other part is spent elsewhere. From run to run its
+gradients took 0.99 to 1.19 s for five images, integrated gradients' as well.
 """
 
 from collections.abc import Callable

@@ -9,8 +9,8 @@ On VGG-16 a third of the turns are taken.
 
 1.3 was wanted. On VGG-16 a step is the gradient of eight images. The network of digits is so small (16 to 64
 channels) that its convolutions run at a third of the rate of large products, and too narrow for Winograd's
-tiles to pay. (Left to YNNPACK, XLA's own choice, they were a fifth behind oneDNN's; Eigen's are not, and the
-first layer's gradient, three outputs, is a product of matrices that takes half as long as a convolution.)
+tiles to pay: on both sides they are oneDNN's. The first layer's gradient, three outputs, is a product of
+matrices that takes half as long as a convolution.
 """
 
 from collections.abc import Callable

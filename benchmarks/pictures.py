@@ -10,8 +10,8 @@ its fastest layout (channels last), to the same layer, with its weights frozen.
 What is compared in the column of errors was neither rolled nor cut, as each
 side draws the places for itself, and is one step away: more steps part where ReLUs are all but 0.
 
-1.3 was wanted; the dream had 1.49 in one run and 1.29 in another. A step is the gradient of VGG-16's trunk up
-to relu4_3 (`benchmarks.trunk`), but for a few hundredths.
+1.3 was wanted. A step is the gradient of VGG-16's trunk up to relu4_3 (`benchmarks.trunk`), but for a few
+hundredths.
 """
 
 from collections.abc import Callable

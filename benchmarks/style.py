@@ -5,12 +5,10 @@ both sides, which take the same steps from the same photo. A call computes the t
 
     python -m benchmarks.style [--turns 7] [--peers]
 
-1.5 was wanted; half of the turns come near it. A quarter of a step are the Gram matrices of five layers and
-their gradients: the first, of 64 channels at 512 x 512 positions, is computed at an eighth to a fourth of the
-rate of a large product (one sum over all positions; summing over chunks, or of the maps turned over, takes
-longer).
-Tried: their gradient as one product where autodiff takes two; runs that are resumed were no longer the same
-to the last bit.
+1.5 was wanted. What a step has besides the trunk's gradient are the Gram matrices of five layers and their
+gradients: the first, of 64 channels at 512 x 512 positions, is oneDNN's in 19 ms, at a third of the rate of a
+large product, where XLA's own takes 50. Their gradient is one product, F (dG + dGᵀ), where autodiff takes
+two.
 """
 
 from collections.abc import Callable

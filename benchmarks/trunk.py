@@ -6,8 +6,8 @@ step of style transfer but for the losses (`benchmarks.style`).
 
     python -m benchmarks.trunk [--turns 7] [--peers]
 
-1.5 was wanted. What is missing, where it is, are the transforms of Winograd's tiles and the first block,
-which is direct at this size (`benchmarks.image_gradient`).
+1.5 was wanted. By the profile what is left are the transforms of Winograd's tiles and the first block, which
+is direct at this size (`benchmarks.image_gradient`).
 """
 
 from collections.abc import Callable
