@@ -6,6 +6,7 @@ of a network, some images and a target (labels or a score).
 The public names are listed in `vizsynth/api.py`.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,24 +14,30 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a submodule, or the public names, when first asked for one."""
+    """Import a submodule, or the module of a public name, when first asked for it."""
     from importlib import import_module
     from importlib.util import find_spec
 
     if name.startswith("_"):
         raise AttributeError(f"module 'vizsynth' has no attribute {name!r}")
-    # Submodules come first: a module of the package that is being imported asks for them, and must
-    # not set off the import of all others.
+    # Submodules come first: a module of the package that is being imported asks for them.
     if find_spec(f"vizsynth.{name}") is not None:
         return import_module(f"vizsynth.{name}")
-    api = import_module("vizsynth.api")
-    if name not in vars(api):
+    if (module := _public_names().get(name)) is None:
         raise AttributeError(f"module 'vizsynth' has no attribute {name!r}")
-    return globals().setdefault(name, getattr(api, name))
+    return globals().setdefault(name, getattr(import_module(module), name))
 
 
 def __dir__() -> list[str]:
-    from importlib import import_module
+    return sorted(globals().keys() | _public_names().keys())
 
-    public = {name for name in vars(import_module("vizsynth.api")) if not name.startswith("_")}
-    return sorted(globals().keys() | public)
+
+@cache
+def _public_names() -> dict[str, str]:
+    """Return the module of each name in `api.py`, which is read: importing it imports everything."""
+    import ast
+    from pkgutil import get_data
+
+    lines = ast.parse(get_data("vizsynth", "api.py") or b"").body
+    imports = [line for line in lines if isinstance(line, ast.ImportFrom)]
+    return {alias.name: str(line.module) for line in imports for alias in line.names}

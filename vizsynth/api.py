@@ -1,7 +1,7 @@
 """What `import vizsynth` offers: one explicit re-export a line.
 
-It is a module of its own so that `vizsynth --help` need not wait for JAX: `vizsynth/__init__.py`
-imports it when one of its names is first asked for.
+It is a module of its own so that `vizsynth --help` need not wait for JAX, nor a name for all others:
+`vizsynth/__init__.py` reads here which module a name is in, and imports that when it is first asked for.
 """
 
 from vizsynth import models as models

@@ -24,7 +24,7 @@ from vizsynth.figures import as_picture
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _ENCODERS = {
-    ".png": ("PNG", {}),
+    ".png": ("PNG", {"compress_level": 4}),  # in two thirds of the time, one part in a hundred larger
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),  # colours at full resolution too
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"quality": 95}),
@@ -33,7 +33,7 @@ _ENCODERS = {
 _ANIMATIONS = {
     ".gif": ("GIF", {}),
     ".webp": ("WEBP", {"quality": 90}),
-    ".png": ("PNG", {}),
+    ".png": ("PNG", {"compress_level": 4}),  # in two thirds of the time, one part in a hundred larger
     ".apng": ("PNG", {}),
 }
 

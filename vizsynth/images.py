@@ -42,6 +42,8 @@ def resize(
     >>> resize(jnp.ones((2, 8, 8, 3)), (4, 6)).shape
     (2, 4, 6, 3)
     """
+    if images.shape[-3:-1] == tuple(size):
+        return images
     shape = (*images.shape[:-3], *size, images.shape[-1])
     return jax.image.resize(images, shape, method, antialias=antialias)
 
