@@ -4,9 +4,9 @@
 told apart into the start of Python, imports, tracing, compiling (or reading what was compiled before) and the
 rest, which is the work itself.
 
-Less than 5 s was wanted of the second time: it took 4.7 s in one run, and 5.8 s in another in which all
-parts, the start of Python too, took longer. A third is the work (the maps, and pictures compressed as PNG), a
-third tracing, which the cache of compiled programs does not spare.
+Less than 5 s was wanted of the second time. Two fifths of it are the work (the maps, and pictures compressed
+as PNG) and modules that the first network brings, a quarter is tracing, which the cache of compiled programs
+does not spare.
 
     python -m benchmarks.startup [--turns 7]
 """

@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 
+import vizsynth
 from vizsynth import onednn, ops
+from vizsynth.linearity import is_affine
+from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, sequential
 from vizsynth.products import _product, gram, product
 
 pytestmark = pytest.mark.usefixtures("programs_not_kept")
@@ -138,6 +141,7 @@ def test_products_with_weights_in_every_transformation(how: str) -> None:
     jax.tree.map(partial(close, tolerance=tolerance), fast(x, weights), run(jnp.matmul, x, weights))
 
 
+KEY = jax.random.key(0)
 GIVEN = {"strides": (2, 1), "padding": ((1, 0), (1, 2))}
 
 
@@ -190,6 +194,30 @@ def test_networks_convolve_by_it_in_every_transformation(how: str) -> None:
     fast = jax.jit(run, static_argnums=0).lower(ops.default, x).compile()
     assert "__onednn" in str(fast.as_text())
     close(fast(x), jax.jit(run, static_argnums=0)(ops.plain, x), 1e-4 if how == "scan" else 1e-5)
+
+
+@needed
+def test_plain_arithmetic_has_forward_mode_and_does_not_call_it() -> None:
+    net = sequential([Conv(4), ReLU(), MaxPool(), Conv(5, 1), GlobalMean(), Dense(3)], (9, 9, 3), key=KEY)
+    x = drawn(0, 2, 9, 9, 3)
+    program = jax.jit(lambda x, v: jax.jvp(lambda x: net(x, ops=ops.plain), (x,), (v,)))
+    assert "__onednn" not in str(program.lower(x, x).compile().as_text())
+    assert "__onednn" in str(jax.jit(lambda x: net(x)).lower(x).compile().as_text())
+    close(program(x, x)[0], net(x), 1e-5)
+
+
+@needed
+def test_who_reads_what_is_traced_finds_the_compilers_operations() -> None:
+    x, weights = drawn(0, 2, 9, 9, 3), drawn(1, 3, 4)
+
+    def logits(weights: Any, x: Any) -> Any:
+        return product(x.mean(axis=(1, 2)), weights)
+
+    assert is_affine(partial(logits, weights), x)
+    wanted = vizsynth.adapt(lambda w, x: x.mean(axis=(1, 2)) @ w, weights, example=x[:1])
+    adapted = vizsynth.adapt(logits, weights, example=x[:1])
+    assert adapted.layers == wanted.layers
+    close(adapted(x), logits(weights, x), 1e-5)
 
 
 def test_what_it_does_not_take() -> None:

@@ -17,7 +17,9 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -35,6 +37,8 @@ from vizsynth.windows import Padding, Pair
 TESTED = ("0.10.0", "0.10.1", "0.10.2")
 """The versions of jaxlib whose format is known: another's may mean something else by the same words."""
 
+_left_alone = ContextVar("left_alone", default=False)
+
 
 def at_hand() -> bool:
     """Tell whether a program of this process can call oneDNN now.
@@ -44,7 +48,17 @@ def at_hand() -> bool:
     >>> at_hand() in (True, False)
     True
     """
-    return not _programs_are_kept() and _is_known()
+    return not (_left_alone.get() or _programs_are_kept()) and _is_known()
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Within this it is not called: for those who read the operations of what is traced."""
+    token = _left_alone.set(True)
+    try:
+        yield
+    finally:
+        _left_alone.reset(token)
 
 
 def _programs_are_kept() -> bool:

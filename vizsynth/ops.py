@@ -198,7 +198,18 @@ def linear(
 ) -> Float[Array, "n k"]:
     """Multiply by a matrix and add the bias."""
     del name
-    y = product(x, kernel.astype(x.dtype))
+    return _with_bias(product(x, kernel.astype(x.dtype)), bias)
+
+
+def plain_linear(
+    x: Float[Array, "n c"], kernel: Float[Array, "c k"], bias: Float[Array, " k"] | None, *, name: str = ""
+) -> Float[Array, "n k"]:
+    """Multiply by a matrix and add the bias, by `jax` alone."""
+    del name
+    return _with_bias(x @ kernel.astype(x.dtype), bias)
+
+
+def _with_bias(y: Array, bias: Array | None) -> Array:
     return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
@@ -250,7 +261,7 @@ default = Ops(
 )
 """Written for gradients with respect to images."""
 
-plain = default._replace(conv=plain_conv, max_pool=plain_max_pool)
+plain = default._replace(conv=plain_conv, linear=plain_linear, max_pool=plain_max_pool)
 """JAX's own arithmetic, also in forward mode."""
 
 average_pooling = default._replace(max_pool=mean_pool)
