@@ -7,8 +7,8 @@ both sides, which take the same steps from the same photo. A call computes the t
 
 1.5 was wanted. What a step has besides the trunk's gradient are the Gram matrices of five layers and their
 gradients: the first, of 64 channels at 512 x 512 positions, is oneDNN's in 19 ms, at a third of the rate of a
-large product, where XLA's own takes 50. Their gradient is one product, F (dG + dGᵀ), where autodiff takes
-two.
+large product, where XLA's own takes 50. Tried: their gradient as one product where autodiff takes two; runs
+that are resumed were no longer the same to the last bit.
 """
 
 from collections.abc import Callable

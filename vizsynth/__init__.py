@@ -6,7 +6,7 @@ of a network, some images and a target (labels or a score).
 The public names are listed in `vizsynth/api.py`.
 """
 
-from functools import cache
+from functools import cache as _cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def __dir__() -> list[str]:
     return sorted(globals().keys() | _public_names().keys())
 
 
-@cache
+@_cache
 def _public_names() -> dict[str, str]:
     """Return the module of each name in `api.py`, which is read: importing it imports everything."""
     import ast
