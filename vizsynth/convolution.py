@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vizsynth import onednn, windows, winograd
-from vizsynth.products import product
+from vizsynth.products import product, with_bias
 from vizsynth.windows import Maps, Padding, Pair
 
 MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
@@ -336,10 +336,6 @@ def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
     return product(x, kernel[0, 0])
 
 
-def _with_bias(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
-
-
 def conv(
     x: Maps,
     kernel: Float[Array, "kh kw c k"] | winograd.Kernel,
@@ -356,12 +352,12 @@ def conv(
     windows.check("convolution", name, x, kernel.shape[:2], padding)
     if isinstance(kernel, winograd.Kernel):
         if x.dtype == kernel.plain.dtype:
-            return _with_bias(_prepared_conv(x, kernel, strides, padding), bias)
+            return with_bias(_prepared_conv(x, kernel, strides, padding), bias)
         kernel = kernel.plain
     kernel = kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
-        return _with_bias(_pointwise(x, kernel, strides), bias)
-    return _with_bias(_conv(x, kernel, strides, padding), bias)
+        return with_bias(_pointwise(x, kernel, strides), bias)
+    return with_bias(_conv(x, kernel, strides, padding), bias)
 
 
 def takes_transforms(function: Callable[..., Any]) -> bool:
@@ -380,4 +376,4 @@ def plain_conv(
 ) -> Float[Array, "n h2 w2 k"]:
     """Convolve by `jax.lax` alone."""
     windows.check("convolution", name, x, kernel.shape[:2], padding)
-    return _with_bias(_lax_conv(x, kernel.astype(x.dtype), strides, padding), bias)
+    return with_bias(_lax_conv(x, kernel.astype(x.dtype), strides, padding), bias)

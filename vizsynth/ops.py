@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from vizsynth import windows
 from vizsynth.convolution import conv, plain_conv
-from vizsynth.products import product
+from vizsynth.products import product, with_bias
 from vizsynth.windows import Maps, Padding, Pair
 
 
@@ -198,7 +198,7 @@ def linear(
 ) -> Float[Array, "n k"]:
     """Multiply by a matrix and add the bias."""
     del name
-    return _with_bias(product(x, kernel.astype(x.dtype)), bias)
+    return with_bias(product(x, kernel.astype(x.dtype)), bias)
 
 
 def plain_linear(
@@ -206,11 +206,7 @@ def plain_linear(
 ) -> Float[Array, "n k"]:
     """Multiply by a matrix and add the bias, by `jax` alone."""
     del name
-    return _with_bias(x @ kernel.astype(x.dtype), bias)
-
-
-def _with_bias(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+    return with_bias(x @ kernel.astype(x.dtype), bias)
 
 
 def batch_norm(

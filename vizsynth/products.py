@@ -19,6 +19,11 @@ def product(x: Float[Array, "*n c"], weights: Float[Array, "c k"]) -> Float[Arra
     return y.reshape(*x.shape[:-1], -1)
 
 
+def with_bias(y: Float[Array, "*n k"], bias: Float[Array, " k"] | None) -> Float[Array, "*n k"]:
+    """Return y + b, in the data type of y."""
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
     """Return A B, of matrices that are given as they are or turned over."""
