@@ -11,7 +11,10 @@ with VGG-16.
 the profile of SqueezeNet's, of 105 ms: three quarters are convolutions and products, oneDNN's as PyTorch's
 are, at 100 to 180 GFLOP/s; the rest are biases and ReLUs, and copies that join the expanded maps. (The order
 of the pixels, 75 ms for all 17 passes, is one sort of integers.) Without the rest it would be 1.5; 2 would
-take fewer passes, and each picture differs from the last in pixels all over it.
+take fewer passes, and each picture differs from the last in pixels all over it. Ends that are computed once
+for both curves would spare two of 34 passes, or two of 16 of VGG-16. Products in three parts of bfloat16,
+which the processor has a unit for and which are as exact as Winograd's, take four fifths of the last layer's
+time, before the parts are made: 12.0 ms for 14.8.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,9 @@ VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepar
 compiled by `vizsynth.jit`.
 PyTorch runs in its fastest layout (channels last) with its weights frozen, on as many threads.
 
-Eight images are timed by `vmap` beside a batch of eight, and a step in a scan beside one outside it.
+Eight images are timed by `vmap` beside a batch of eight, and a step in a scan beside one outside it. The
+compiled programs of the eight call the same convolutions and products, on arrays of the same sizes; but the
+last layer's gradient is the same for all, which `vmap` sees.
 
     python -m benchmarks.image_gradient [--turns 7] [--peers]
 
