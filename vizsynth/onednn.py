@@ -224,8 +224,19 @@ def _matmul_of_many(
 def _onednns_matmul(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
     shape = _matmul_shape(a.shape, b.shape, a_turned, b_turned)
     if 1 in (shape[-2], a.shape[-2 if a_turned else -1]):  # of vectors the compiler's takes half of the time
-        return _compilers_matmul(a, b, a_turned, b_turned)
+        a_row = a.shape[:-1] == (1,) and not (a_turned or b_turned)
+        return _row_by_parts(a, b) if a_row else _compilers_matmul(a, b, a_turned, b_turned)
     return _call_matmul(a, b, a_turned, b_turned)
+
+
+def _row_by_parts(a: Array, b: Array) -> Array:
+    """Multiply a row and a matrix: the compiler adds all terms of an output one by one to the same sum.
+
+    Sixteen sums are a quarter as far off for the 25,088 terms of VGG's first dense layer, and no slower.
+    """
+    parts = 16 if a.shape[1] % 16 == 0 else 1
+    a, b = a.reshape(parts, 1, -1), b.reshape(parts, -1, b.shape[1])
+    return _compilers_matmul(a, b, False, False).sum(axis=0)
 
 
 def _compilers_matmul(a: Array, b: Array, a_turned: bool, b_turned: bool) -> Array:
