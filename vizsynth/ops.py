@@ -240,7 +240,10 @@ def add(x: Maps, y: Maps) -> Maps:
 
 def concatenate(xs: Sequence[Float[Array, "n h w _"]]) -> Maps:
     """Put the channels of the branches one after another."""
-    return jnp.concatenate(xs, axis=-1)
+    if len({x.shape for x in xs}) > 1:
+        return jnp.concatenate(xs, axis=-1)
+    # Along an axis of its own XLA joins them in the loop that computes them; else it copies, on one core.
+    return jnp.stack(xs, axis=-2).reshape(*xs[0].shape[:-1], -1)
 
 
 default = Ops(
