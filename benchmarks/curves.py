@@ -1,9 +1,8 @@
 """How fast are the insertion and deletion curves of a batch, beside torch-cam's?
 
 224 px, both curves from and to grey: SqueezeNet 1.1 with its ImageNet weights, 16 images, 16 steps; and
-VGG-16 with random weights, 4 images, 7 steps; both sides run 16 pictures at once. torch-cam computes the
-ends that the two curves have in common once; ours are two calls. Of the turns asked for, a third are taken
-with VGG-16.
+VGG-16 with random weights, 4 images, 8 steps; both sides run 16 pictures at once, and compute the ends that
+the two curves have in common once. Of the turns asked for, a third are taken with VGG-16.
 
     python -m benchmarks.curves [--turns 7] [--peers]
 
@@ -82,8 +81,9 @@ def curves_rows(name: str, net: Any, module: Any, count: int, steps: int, turns:
     options: dict[str, Any] = {"steps": steps, "baseline": BASELINE, "batch_size": AT_ONCE // count}
 
     def ours() -> list[jax.Array]:
-        curves = (vizsynth.deletion, vizsynth.insertion)
-        return [curve(fast, images, labels, maps, **options).area for curve in curves]
+        return [
+            curve.area for curve in vizsynth.deletion_and_insertion(fast, images, labels, maps, **options)
+        ]
 
     def error() -> float:
         assert theirs is not None
@@ -101,7 +101,7 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     module = torch_squeezenet(small) if peers else None
     found = curves_rows("SqueezeNet", small, module, 16, 16, turns)
     module = torch_vgg16(large) if peers else None
-    return found + curves_rows("VGG-16", large, module, 4, 7, max(1, turns // 3))
+    return found + curves_rows("VGG-16", large, module, 4, 8, max(1, turns // 3))
 
 
 if __name__ == "__main__":

@@ -181,13 +181,12 @@ def randomization(
 
 def curves(net: Any, table: dict[str, Method], x: Array, labels: Array, steps: int) -> dict[str, Any]:
     """Return each method's deletion and insertion curves."""
-    grey = jnp.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
+    grey, blurred = jnp.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape), vizsynth.blurred(x)
     found = {}
     for name, method in table.items():
         maps = explain(method, net, x, labels)
-        found[name] = (
-            vizsynth.deletion(net, x, labels, maps, steps=steps, baseline=grey),
-            vizsynth.insertion(net, x, labels, maps, steps=steps),
+        found[name] = vizsynth.deletion_and_insertion(
+            net, x, labels, maps, steps=steps, baseline=grey, start=blurred
         )
         gone, come = (float(curve.area.mean()) for curve in found[name])
         print(f"{name:22}deletion {gone:.3f}  insertion {come:.3f}", flush=True)

@@ -199,6 +199,7 @@ EACH = {
     "descriptors": lambda net, x, y, h: vizsynth.descriptors(net, x, layer=layer),
     "deletion": lambda net, x, y, h: vizsynth.deletion(net, x, y, h, steps=3, baseline=0 * x)[:2],
     "insertion": lambda net, x, y, h: vizsynth.insertion(net, x, y, h, steps=3)[:2],
+    "both": lambda net, x, y, h: vizsynth.deletion_and_insertion(net, x, y, h, steps=3, start=0 * x)[1][:2],
 }
 vectors = np.asarray(vizsynth.descriptors(net, jnp.asarray(images), layer=layer))
 ALL = {
@@ -282,7 +283,7 @@ def test_eight_devices_give_the_bits_of_one_that_has_as_many_images(
     assert eight[name]["devices"] == 8
 
 
-@pytest.mark.parametrize("name", ["deletion", "insertion"])
+@pytest.mark.parametrize("name", ["deletion", "insertion", "both"])
 def test_eight_devices_give_the_measures_of_one(eight: dict[str, Any], name: str) -> None:
     assert eight[name]["pairs"] <= 1e-6
     assert eight[name]["one"] <= 1e-6

@@ -15,6 +15,7 @@ from vizsynth.evaluation.correct import Correct as Correct
 from vizsynth.evaluation.infidelity import infidelity as infidelity
 from vizsynth.evaluation.insertion_deletion import blurred as blurred
 from vizsynth.evaluation.insertion_deletion import deletion as deletion
+from vizsynth.evaluation.insertion_deletion import deletion_and_insertion as deletion_and_insertion
 from vizsynth.evaluation.insertion_deletion import insertion as insertion
 from vizsynth.evaluation.localization import energy_in_box as energy_in_box
 from vizsynth.evaluation.localization import pointing_game as pointing_game

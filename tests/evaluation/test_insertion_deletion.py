@@ -8,6 +8,7 @@ from evaluated import LABELS, SIZE, N, heatmaps, images, linear, network, order,
 from tiny import tiny
 
 import vizsynth
+from vizsynth.evaluation import insertion_deletion
 from vizsynth.models import with_attributes
 from vizsynth.scores import Class, LogProbability
 
@@ -44,6 +45,38 @@ def test_follows_the_paper(x64, baseline, size):
         for ours, slow in zip(curve, _slow(net, *ends, large, STEPS), strict=True):
             assert ours.dtype == np.float64
             np.testing.assert_allclose(ours, slow, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("start", [None, "another"])
+@pytest.mark.parametrize(("steps", "batch_size"), [(1, 8), (STEPS, 3), (STEPS, 1)])
+def test_both_at_once_follow_the_paper(x64, start, steps, batch_size):
+    net, x, maps = network(np.float64), images(np.float64), heatmaps(np.float64)
+    rng = np.random.default_rng(0)
+    gone = rng.random((N, *SIZE, 3))
+    canvas = gone if start is None else rng.random((N, *SIZE, 3))
+    options = {"baseline": gone, "start": start and canvas, "batch_size": batch_size}
+    curves = vizsynth.deletion_and_insertion(net, x, LABELS, maps, steps=steps, **options)
+    whole, large = np.asarray(x), [np.asarray(m) for m in maps]
+    for curve, ends in ((curves.deletion, (whole, gone)), (curves.insertion, (canvas, whole))):
+        for ours, slow in zip(curve, _slow(net, *ends, large, steps), strict=True):
+            assert ours.dtype == np.float64
+            np.testing.assert_allclose(ours, slow, rtol=0, atol=1e-10)
+
+
+def test_both_at_once_run_2_pictures_a_step(monkeypatch):
+    net, x, maps = network(), images(), heatmaps()
+    points = []
+    kept = insertion_deletion.each
+
+    def each(score, xs, batch_size):
+        points.append(len(jax.tree.leaves(xs)[0]))
+        return kept(score, xs, batch_size)
+
+    monkeypatch.setattr(insertion_deletion, "each", each)
+    curves = vizsynth.deletion_and_insertion(net, x, LABELS, maps, steps=5)
+    assert (curves.deletion.scores[:, -1] == curves.insertion.scores[:, 0]).all()
+    vizsynth.deletion_and_insertion(net, x, LABELS, maps, steps=5, start=vizsynth.blurred(x))
+    assert points == [10, 11]
 
 
 def test_equal_values_go_in_the_order_of_the_rows():
@@ -127,7 +160,7 @@ def test_works_under_vmap_over_labels():
         np.testing.assert_allclose(areas[label], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("function", [vizsynth.deletion, vizsynth.insertion])
+@pytest.mark.parametrize("function", [vizsynth.deletion, vizsynth.insertion, vizsynth.deletion_and_insertion])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -148,3 +181,10 @@ def test_says_what_is_wrong(function, changes, message):
     arguments = {"net": network(), "images": images(), "target": LABELS, "heatmaps": heatmaps()} | changes
     with pytest.raises((TypeError, ValueError), match=message):
         function(**arguments)
+
+
+def test_says_which_of_two_baselines_is_wrong():
+    with pytest.raises(ValueError, match="start must be a number"):
+        vizsynth.deletion_and_insertion(
+            network(), images(), LABELS, heatmaps(), start=jnp.zeros((4, 4, 3)), baseline=0.5
+        )

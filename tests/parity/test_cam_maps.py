@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import vizsynth
-from vizsynth.evaluation.insertion_deletion import deletion, insertion
+from vizsynth.evaluation.insertion_deletion import deletion, deletion_and_insertion, insertion
 
 pytorch_grad_cam = peer("pytorch_grad_cam")
 targets = peer("pytorch_grad_cam.utils.model_targets")
@@ -258,4 +258,7 @@ def test_deletion_and_insertion_are_torch_cams() -> None:
     for function, name in [(deletion, "deletion_auc"), (insertion, "insertion_auc")]:
         curve = function(ours, images, labels, jnp.asarray(heat), steps=steps, baseline=0.0)
         # Its fractions are float32.
+        assert float(curve.area[0]) == pytest.approx(found[name], rel=1e-6)
+    both_curves = deletion_and_insertion(ours, images, labels, jnp.asarray(heat), steps=steps)
+    for curve, name in zip(both_curves, ("deletion_auc", "insertion_auc"), strict=True):
         assert float(curve.area[0]) == pytest.approx(found[name], rel=1e-6)

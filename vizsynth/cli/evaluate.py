@@ -193,8 +193,9 @@ def measured(net: Any, x: Any, labels: Any, maps: Any, steps: int) -> tuple[dict
     import vizsynth
 
     grey = jnp.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
-    deleted = vizsynth.deletion(net, x, labels, maps, steps=steps, baseline=grey)
-    inserted = vizsynth.insertion(net, x, labels, maps, steps=steps)
+    deleted, inserted = vizsynth.deletion_and_insertion(
+        net, x, labels, maps, steps=steps, baseline=grey, start=vizsynth.blurred(x)
+    )
     values = {
         "deletion": deleted.area,
         "insertion": inserted.area,

@@ -29,6 +29,13 @@ class Curve(NamedTuple):
     """∫ score d(fraction), by trapezoids."""
 
 
+class Curves(NamedTuple):
+    """What `deletion_and_insertion` returns."""
+
+    deletion: Curve
+    insertion: Curve
+
+
 def blurred(images: Images, sigma: float = 5.0) -> Images:
     """Return what insertion starts from: the images without detail.
 
@@ -42,12 +49,26 @@ def blurred(images: Images, sigma: float = 5.0) -> Images:
     return gaussian_blur(images, sigma)
 
 
-def _check(images: Array, heatmaps: Any, steps: int, baseline: Any, batch_size: int, **_: Any) -> None:
+def _check(
+    images: Array, heatmaps: Any, steps: int, baseline: Any, batch_size: int, start: Any = None, **_: Any
+) -> None:
     check_count(steps, "steps")
     check_count(batch_size, "batch_size")
     check_heatmaps(heatmaps, len(images), (images.shape[1], images.shape[2]))
-    if baseline is not None:
-        check_baseline(baseline, images)
+    for name, given in (("baseline", baseline), ("start", start)):
+        if given is not None:
+            check_baseline(given, images, name)
+
+
+def _counts(pixels: int, steps: int) -> np.ndarray:
+    """Return how many pixels have been exchanged at each point: whole ones."""
+    return np.arange(steps + 1) * pixels // steps
+
+
+def _curve(counts: np.ndarray, scores: Float[Array, "n points"]) -> Curve:
+    fractions = jnp.asarray(counts / counts[-1], scores.dtype)
+    area = ((scores[:, 1:] + scores[:, :-1]) / 2) @ (fractions[1:] - fractions[:-1])
+    return Curve(fractions, scores, area)
 
 
 def _exchange(
@@ -61,16 +82,12 @@ def _exchange(
 ) -> Curve:
     """Return the curve from `before` to `after`, the pixels that the maps rank first going first."""
     rank = ranks(at_images(heatmaps, before))
-    pixels = rank.shape[1] * rank.shape[2]
-    counts = np.arange(steps + 1) * pixels // steps  # whole pixels
+    counts = _counts(rank[0].size, steps)
 
     def score(count: Array) -> Float[Array, " n"]:
         return evaluate(net, jnp.where((rank < count)[..., None], after, before), target)
 
-    scores = each(score, jnp.asarray(counts, jnp.int32), batch_size).T
-    fractions = jnp.asarray(counts / pixels, scores.dtype)
-    area = ((scores[:, 1:] + scores[:, :-1]) / 2) @ (fractions[1:] - fractions[:-1])
-    return Curve(fractions, scores, area)
+    return _curve(counts, each(score, jnp.asarray(counts, jnp.int32), batch_size).T)
 
 
 @entry(static=("steps", "batch_size"), check=_check, score=Probability, many=True)
@@ -157,3 +174,65 @@ def insertion(
     """
     start = blurred(images) if baseline is None else like(baseline, images)
     return _exchange(net, start, images, target, heatmaps, steps, batch_size)
+
+
+@entry(static=("steps", "batch_size"), check=_check, score=Probability, many=True)
+def deletion_and_insertion(
+    net: Network,
+    images: Images,
+    target: Target,
+    heatmaps: Heatmaps,
+    *,
+    steps: int = 50,
+    baseline: Any = 0.0,
+    start: Any = None,
+    batch_size: int = 8,
+) -> Curves:
+    """Return both curves; what they have in common is computed once (section 4.2).
+
+    The whole image is where deletion starts and insertion ends, and so is the baseline the other way round
+    if both have the same: 2 · steps pictures an image in place of 2 · (steps + 1), one order of the pixels
+    in place of two, and one program to compile.
+
+    Args:
+        baseline: b of deletion, as there.
+        start: where insertion starts, as a baseline is given; by default the same baseline, as in torch-cam.
+            The paper's is `blurred(images)`.
+
+    The other Args and Raises: as for `deletion`.
+
+    Returns:
+        Curves(deletion, insertion), each as the function of its name returns it.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(4), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+        >>> maps = vizsynth.saliency(net, images, 1)
+        >>> curves = vizsynth.deletion_and_insertion(net, images, 1, maps, steps=8)
+        >>> bool((curves.deletion.scores[:, 0] == curves.insertion.scores[:, -1]).all())
+        True
+    """
+    gone = like(baseline, images)
+    canvas = gone if start is None else like(start, images)
+    rank = ranks(at_images(heatmaps, images))
+    counts = _counts(rank[0].size, steps)
+    # The curves have their ends in common: of insertion, the last always, and the first with the baseline.
+    others = counts[1:-1] if start is None else counts[:-1]
+    exchanged = jnp.asarray(np.concatenate([counts, others]), jnp.int32)
+    inserting = jnp.arange(len(exchanged)) > steps
+
+    def score(point: tuple[Array, Array]) -> Float[Array, " n"]:
+        count, inserts = point
+        shown = ((rank < count) == inserts)[..., None]
+        return evaluate(net, jnp.where(shown, images, jnp.where(inserts, canvas, gone)), target)
+
+    scores = each(score, (exchanged, inserting), batch_size).T
+    whole, none = scores[:, :1], scores[:, steps : steps + 1]
+    inserted = scores[:, steps + 1 :]
+    first = [none] if start is None else []
+    return Curves(
+        _curve(counts, scores[:, : steps + 1]),
+        _curve(counts, jnp.concatenate([*first, inserted, whole], axis=1)),
+    )

@@ -86,15 +86,15 @@ def _descending(values: Float[Array, "n pixels"]) -> Int[Array, "n pixels"]:
         return jax.lax.sort(high | place, dimension=1, is_stable=False).astype(jnp.uint32).astype(jnp.int32)
 
 
-def check_baseline(baseline: Any, images: Array) -> None:
+def check_baseline(baseline: Any, images: Array, name: str = "baseline") -> None:
     """Raise unless the baseline is a finite number, one image, or one for each image."""
     shape = tuple(np.shape(baseline))
     if shape not in ((), images.shape[1:], images.shape):
         raise ValueError(
-            f"baseline must be a number, one image {images.shape[1:]} or one for each image "
+            f"{name} must be a number, one image {images.shape[1:]} or one for each image "
             f"{images.shape}, not {shape}"
         )
-    check_finite(baseline, "baseline")
+    check_finite(baseline, name)
 
 
 def like(baseline: Any, images: Images) -> Images:
