@@ -23,7 +23,7 @@ from typing import Any
 
 NAMES = (
     *("image_gradient", "trunk", "style", "residual", "maps", "occlusion", "ablation_cam", "pgd", "deepfool"),
-    *("pictures", "curves", "large_images"),
+    *("pictures", "curves", "kept_memory", "large_images"),
 )
 FIGURES = ("errors", "startup")
 """What has a table of its own."""
@@ -38,10 +38,8 @@ def measured(name: str, turns: int, peers: bool) -> dict[str, Any]:
     """Return the rows of one benchmark, and the speed of matrix products and the most memory beside them."""
     import jax
 
-    import vizsynth
     from benchmarks.timing import rate
 
-    vizsynth.keep_memory()  # of both sides
     module, before = import_module(f"benchmarks.{name}"), rate()
     found: dict[str, Any] = (
         {"rows": [], "figures": module.figures(turns)}
@@ -92,8 +90,9 @@ def page(record: dict[str, Any]) -> str:
         "The ratio is the peer's time over ours, turn by turn: above 1 we win. *Apart* is how far the",
         "results are from each other, of their norm; *compiling* is by how much our first call is longer",
         "than those that follow. GFLOP/s count what direct convolutions would take, so that faster",
-        "algorithms may exceed the rate of matrix products. `import vizsynth` and the first of its names",
-        f"take {record['import']:.2f} s.",
+        "algorithms may exceed the rate of matrix products. Memory that is freed goes back to the system on",
+        "both sides, as by default; where it is kept, that is said. `import vizsynth` and the first of its",
+        f"names take {record['import']:.2f} s.",
         "",
         table(rows),
         "",
