@@ -2,7 +2,7 @@
 
 224 px, both curves from and to grey: SqueezeNet 1.1 with its ImageNet weights, 16 images, 16 steps; and
 VGG-16 with random weights, 4 images, 8 steps; both sides run 16 pictures at once, and compute the ends that
-the two curves have in common once. Of the turns asked for, a third are taken with VGG-16.
+the two curves have in common once.
 
     python -m benchmarks.curves [--turns 7] [--peers]
 
@@ -100,7 +100,7 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     module = torch_squeezenet(small) if peers else None
     found = curves_rows("SqueezeNet", small, module, 16, 16, turns)
     module = torch_vgg16(large) if peers else None
-    return found + curves_rows("VGG-16", large, module, 4, 8, max(1, turns // 3))
+    return found + curves_rows("VGG-16", large, module, 4, 8, turns)
 
 
 if __name__ == "__main__":

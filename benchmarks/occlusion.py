@@ -4,8 +4,6 @@ VGG-16 at 224 px, windows of 32 px every 16 px, 169 of them; random weights, the
 
     python -m benchmarks.occlusion [--turns 7] [--peers]
 
-Beside the peer a third of the turns asked for are taken: Captum's map takes half a minute.
-
 10 was wanted. A window of 32 px changes 10 of 14 rows of positions by relu5_1, and all by relu5_3: most of
 the last block is done again for each window, and the dense layers for all (a fifteenth of the time). The rest
 is Winograd's products, at the rate that they have.
@@ -52,7 +50,7 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
         "occlusion, VGG-16, 224 px, 169 windows",
         ours,
         {"Captum": captum} if captum else {},
-        turns=max(1, turns // 3) if captum else turns,
+        turns=turns,
         errors={"Captum": lambda: relative_error(ours()[0], captum()[0, 0])} if captum else None,
     )
 

@@ -5,8 +5,6 @@ digits (64 px, its own weights), and 3 on VGG-16 (224 px, random weights), where
 
     python -m benchmarks.pgd [--turns 7] [--peers]
 
-On VGG-16 a third of the turns are taken.
-
 1.3 was wanted. On VGG-16 a step is the gradient of eight images. The network of digits is so small (16 to 64
 channels) that its convolutions run at a third of the rate of large products, and too narrow for Winograd's
 tiles to pay: on both sides they are oneDNN's. The first layer's gradient, three outputs, is a product of
@@ -74,7 +72,7 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     net = vizsynth.models.vgg16(key=network_key)
     images = jax.random.uniform(image_key, (COUNT, 224, 224, 3))
     module = torch_vgg16(net) if peers else None
-    return found + attack_rows("VGG-16, 224 px", net, module, images, LARGE_STEPS, max(1, turns // 3))
+    return found + attack_rows("VGG-16, 224 px", net, module, images, LARGE_STEPS, turns)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ OPTIMIZATIONS = {
     "Adam from noise": (optax.adam(0.03), "noise"),
     "L-BFGS from noise": (optax.lbfgs(memory_size=10), "noise"),
 }
-"""What one pass is measured by, and where it begins: Gatys (2016) begins with white noise."""
+"""What one pass is measured by, and where it begins: Gatys (2016) and Johnson's baseline with white noise."""
 
 # The proof --------------------------------------------------------------------------
 

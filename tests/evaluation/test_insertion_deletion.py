@@ -131,12 +131,13 @@ def test_does_not_depend_on_chunks_or_on_the_batch():
         np.testing.assert_allclose(alone.scores[0], whole.scores[i], atol=1e-6)
 
 
-def test_numbers_do_not_compile_anew():
+@pytest.mark.parametrize("function", [vizsynth.deletion, vizsynth.deletion_and_insertion])
+def test_numbers_do_not_compile_anew(function):
     net, x = network(), images()
-    before = vizsynth.deletion.compiled._cache_size()
+    before = function.compiled._cache_size()
     for label, baseline in ((0, 0.0), (1, 0.25), (2, 0.5)):
-        vizsynth.deletion(net, x, label, heatmaps(seed=label), steps=5, baseline=baseline)
-    assert vizsynth.deletion.compiled._cache_size() - before == 1
+        function(net, x, label, heatmaps(seed=label), steps=6, baseline=baseline)
+    assert function.compiled._cache_size() - before == 1
 
 
 def test_torch_cam_zeros_are_the_mean_color(x64):
@@ -154,10 +155,16 @@ def test_torch_cam_zeros_are_the_mean_color(x64):
 
 def test_works_under_vmap_over_labels():
     net, x, maps = network(), images(), heatmaps()
-    areas = jax.vmap(lambda label: vizsynth.deletion(net, x, label, maps, steps=4).area)(jnp.arange(3))
+
+    def areas(label):
+        return [curve.area for curve in vizsynth.deletion_and_insertion(net, x, label, maps, steps=4)]
+
+    at_once = jax.vmap(areas)(jnp.arange(3))
     for label in range(3):
-        alone = vizsynth.deletion(net, x, label, maps, steps=4).area
-        np.testing.assert_allclose(areas[label], alone, atol=1e-6)
+        gone = vizsynth.deletion(net, x, label, maps, steps=4).area
+        come = vizsynth.insertion(net, x, label, maps, steps=4, baseline=0.0).area
+        np.testing.assert_allclose(at_once[0][label], gone, atol=1e-6)
+        np.testing.assert_allclose(at_once[1][label], come, atol=1e-6)
 
 
 @pytest.mark.parametrize("function", [vizsynth.deletion, vizsynth.insertion, vizsynth.deletion_and_insertion])
