@@ -92,7 +92,7 @@ class Changed:
         if self.patch.shape == self.clean.shape:
             return self.patch
         top, left = self.start
-        return lax.dynamic_update_slice(self.clean, self.patch, (0, top, left, 0))
+        return _placed(self.patch, self.clean, top, left)
 
     def reshape(self, *shape: Any) -> Array:
         """Return the whole layer in another shape."""
@@ -106,7 +106,7 @@ class Changed:
         size = (self.shape[0], rows.length, cols.length, self.shape[3])
         around = lax.dynamic_slice(self.clean, (0, top, left, 0), size)
         own_top, own_left = self.start
-        return lax.dynamic_update_slice(around, self.patch, (0, own_top - top, own_left - left, 0))
+        return _placed(self.patch, around, own_top - top, own_left - left)
 
     def seen_by(
         self, rows: Span, cols: Span, window: Pair, strides: Pair, padding: Padding, fill: float
@@ -121,8 +121,21 @@ class Changed:
         begin, inside = zip(*(cut.offsets(i) for cut, i in zip(axes, self.at, strict=True)), strict=True)
         size = (self.shape[0], axes[0].length, axes[1].length, self.shape[3])
         around = lax.dynamic_slice(padded, (0, *begin, 0), size)
-        around = lax.dynamic_update_slice(around, self.patch, (0, *inside, 0))
-        return around[:, axes[0].own, axes[1].own]
+        return _placed(self.patch, around, *inside)[:, axes[0].own, axes[1].own]
+
+
+def _placed(patch: Array, around: Array, top: Any, left: Any) -> Array:
+    """Return what is around with a patch in it: `lax.dynamic_update_slice`, of which `vmap` makes a scatter.
+
+    A scatter takes one core on CPU, and a pass over memory of its own; this becomes part of another loop.
+    """
+    (height, width), (whole_height, whole_width) = patch.shape[1:3], around.shape[1:3]
+    below, right = whole_height - height, whole_width - width
+    padded = jnp.pad(patch, ((0, 0), (below, below), (right, right), (0, 0)))
+    moved = lax.dynamic_slice(padded, (0, below - top, right - left, 0), around.shape)
+    rows, columns = jnp.arange(whole_height) - top, jnp.arange(whole_width) - left
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+    return jnp.where(inside[None, :, :, None], moved, around)
 
 
 @dataclass(frozen=True)
