@@ -92,7 +92,7 @@ class Changed:
         if self.patch.shape == self.clean.shape:
             return self.patch
         top, left = self.start
-        return _placed(self.patch, self.clean, top, left)
+        return lax.dynamic_update_slice(self.clean, self.patch, (0, top, left, 0))
 
     def reshape(self, *shape: Any) -> Array:
         """Return the whole layer in another shape."""
@@ -127,7 +127,8 @@ class Changed:
 def _placed(patch: Array, around: Array, top: Any, left: Any) -> Array:
     """Return what is around with a patch in it: `lax.dynamic_update_slice`, of which `vmap` makes a scatter.
 
-    A scatter takes one core on CPU, and a pass over memory of its own; this becomes part of another loop.
+    A scatter takes one core on CPU, and a pass over memory of its own; this becomes part of another loop. For
+    what is little larger than the patch: that is padded to up to three times its size.
     """
     (height, width), (whole_height, whole_width) = patch.shape[1:3], around.shape[1:3]
     below, right = whole_height - height, whole_width - width
