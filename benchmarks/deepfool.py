@@ -7,8 +7,6 @@ does what ours does; torchattacks applies the overshoot to each step, so its ima
 
     python -m benchmarks.deepfool [--turns 7] [--peers]
 
-On SqueezeNet a third of the turns are taken.
-
 5 was wanted beside torchattacks. On SqueezeNet most of the time are the gradients of the ten classes, which
 torchattacks computes as well, if one by one.
 """
@@ -68,7 +66,7 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     net = vizsynth.models.with_classes(vizsynth.load("squeezenet1_1"), names, key=head_key)
     images = jax.random.uniform(image_key, (COUNT, 224, 224, 3))
     module = torch_squeezenet(net) if peers else None
-    return found + attack_rows("SqueezeNet, 224 px", net, module, images, max(1, turns // 3))
+    return found + attack_rows("SqueezeNet, 224 px", net, module, images, turns)
 
 
 if __name__ == "__main__":
