@@ -7,8 +7,9 @@ turns asked for are taken.
     python -m benchmarks.kept_memory [--turns 7] [--peers]
 
 A program of ours takes its memory once a call, PyTorch each map by itself: in a loop that is one program
-there is little for us to gain, and to PyTorch it gives more. One gradient takes up to a tenth less, eight at
-once up to a tenth more.
+there is less for us to gain than for PyTorch. By the state of the machine's memory a gradient takes the same
+or up to a fifth less, and eight at once took from a sixth less to a tenth more: the ratios tell, which are
+taken within a run, not the seconds of two runs.
 """
 
 import vizsynth

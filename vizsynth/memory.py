@@ -12,9 +12,9 @@ def keep_memory() -> bool:
     glibc hands blocks of more than 32 MB back to the system and asks for them again, and each page of them
     is cleared when it is first touched; so it does with blocks of 64 MB that a thread other than the first
     asks for, unless all threads share one arena. Compiled programs take all their memory as one such block
-    at each call, in a thread of JAX: kept, a gradient of VGG-16 on two cores takes up to a fifth less, by the
-    machine; large batches may take more. The process then stays as large as it has once been. What other
-    libraries allocate is kept as well.
+    at each call, in a thread of JAX: kept, a gradient of VGG-16 on two cores takes up to a fifth less, and
+    eight at once from a sixth less to a tenth more, by the state of the machine's memory. The process then
+    stays as large as it has once been. What other libraries allocate is kept as well.
 
     Call it before the first computation: a thread that has an arena of its own stays with it. The command
     line does.
