@@ -10,13 +10,7 @@ last layer's gradient is the same for all, which `vmap` sees.
 
     python -m benchmarks.image_gradient [--turns 7] [--peers]
 
-1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan. Direct convolutions
-and the products of Winograd's tiles are oneDNN's, as PyTorch's are. By the profile of a gradient: these
-products are two fifths of the time, at half the rate of a large square one, as each of the 36 has a kernel of
-its own to read; reading the dense layers' weights is a fifth, the convolution of 64 channels at full size a
-seventh (by tiles it is no faster), the tiles' transforms a sixth. A batch of all 36 products leaves fewer and
-longer loops than six batches of six, which XLA's own libraries need to have two cores at work: it takes a
-fifth less, and half as long to compile.
+1.5, 1.3 and 1.4 were wanted of the forward pass, the gradient and the step in the scan.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ digits (64 px, its own weights), and 3 on VGG-16 (224 px, random weights), where
 
 1.3 was wanted. On VGG-16 a step is the gradient of eight images. The network of digits is so small (16 to 64
 channels) that its convolutions run at a third of the rate of large products, and too narrow for Winograd's
-tiles to pay: on both sides they are oneDNN's. The first layer's gradient, three outputs, is a product of
+tiles to pay. The first layer's gradient, three outputs, is a product of
 matrices that takes half as long as a convolution.
 """
 

@@ -5,10 +5,9 @@ both sides, which take the same steps from the same photo. A call computes the t
 
     python -m benchmarks.style [--turns 7] [--peers]
 
-1.5 was wanted. What a step has besides the trunk's gradient are the Gram matrices of five layers and their
-gradients: the first, of 64 channels at 512 x 512 positions, is oneDNN's in 19 ms, at a third of the rate of a
-large product, where XLA's own takes 50. Tried: their gradient as one product where autodiff takes two; runs
-that are resumed were no longer the same to the last bit.
+1.5 was wanted. Besides the trunk's gradient a step has the Gram matrices of five layers and their gradients.
+Tried: their gradient as one product where autodiff takes two; a resumed run no longer equalled an
+uninterrupted one to the last bit.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,6 @@ if version("jaxlib").startswith("0.10."):  # another one may not know the flag, 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
-from jax.experimental.compilation_cache import compilation_cache
 from tiny import FAMILIES, Subject, tiny
 
 CACHE = Path(__file__).parent.parent / ".jax_cache"
@@ -24,8 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 # Programs of microseconds gain nothing from running beside the interpreter, and two workers share the cores.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
-if os.environ.get("VIZSYNTH_CACHE") != "off":  # programs that are not kept may call oneDNN
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -52,19 +50,6 @@ def _forget_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def programs_not_kept() -> Iterator[None]:
-    """Keep no program on disk, as most who call the library do: then oneDNN may be called."""
-    folder = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_compilation_cache_dir", folder)
-    compilation_cache.reset_cache()
-    jax.clear_caches()
 
 
 @pytest.fixture

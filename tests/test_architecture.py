@@ -12,8 +12,7 @@ ROOT = Path(vizsynth.__file__).parent
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
     ("types", "windows", "memory", "compiling", "pytrees"),
-    ("onednn",),
-    ("winograd", "products"),
+    ("winograd",),
     ("convolution",),
     ("scores",),
     ("entry",),
@@ -104,6 +103,26 @@ def test_algorithms_neither_print_nor_plot(name: str) -> None:
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in ("print", "input"), f"line {node.lineno}"
+
+
+UNDOCUMENTED = {"_src", "ffi", "ffi_call", "custom_call", "Primitive", "mlir", "xla_bridge"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_documented_parts_of_jax_are_used(name: str) -> None:
+    """No private module, no custom call and no primitive of ours, no look into the modules of the process."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        words: set[str] = set()
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("jax", "jaxlib"):
+            words = {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            words = {word for alias in node.names for word in alias.name.split(".")}
+        elif isinstance(node, ast.Attribute):
+            words = {node.attr}
+            assert not (node.attr == "modules" and ast.unparse(node.value) == "sys"), f"line {node.lineno}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words = {*node.value.split(".")} & {"_src"}
+        assert not words & UNDOCUMENTED, f"{sorted(words & UNDOCUMENTED)}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("name", NAMES)

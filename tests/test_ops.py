@@ -329,7 +329,7 @@ def test_forward_mode_passes_the_plain_table_alone(name: str) -> None:
 
 def test_the_plain_table_differs_only_where_forward_mode_needs_it() -> None:
     differing = {name for name, own in ops.default._asdict().items() if own != getattr(ops.plain, name)}
-    assert differing == {"conv", "linear", "max_pool"}
+    assert differing == {"conv", "max_pool"}
 
 
 # Pooling ---------------------------------------------------------------------

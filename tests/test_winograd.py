@@ -1,7 +1,6 @@
 """Convolution by Winograd's minimal filtering, and the networks that are prepared for it."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vizsynth
-from vizsynth import convolution, onednn, ops, winograd
+from vizsynth import convolution, ops, winograd
 from vizsynth.models import fold_batch_norm, with_precision
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, sequential
 from vizsynth.models.weights import paths
@@ -21,27 +20,13 @@ KEY = jax.random.key(0)
 STACK = [Conv(64), ReLU(), Conv(64), ReLU(), MaxPool(), Conv(96), ReLU(), GlobalMean(), Dense(5)]
 
 
-@pytest.fixture(scope="module", params=["XLA", "oneDNN"], autouse=True)
-def library(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Everything holds of the library that products are left to where oneDNN is not at hand, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "XLA":
-            patch.setattr(onednn, "at_hand", lambda: False)
-        else:
-            request.getfixturevalue("programs_not_kept")
-            if not onednn.at_hand():
-                pytest.skip("oneDNN is not at hand")
-        yield request.param
-
-
 @pytest.fixture(scope="module")
 def net() -> Any:
     return sequential(STACK, (20, 36, 3), key=KEY)
 
 
 @pytest.fixture(scope="module")
-def fast(net: Any, library: str) -> Any:
-    del library
+def fast(net: Any) -> Any:
     return vizsynth.prepare(net)
 
 
@@ -51,12 +36,11 @@ def images() -> Any:
 
 
 def transforms(function: Any, *args: Any) -> int:
-    """Return how many convolutions of a program on CPU are 36 products, or six for the six rows of a tile."""
+    """Return how many convolutions of a program on CPU are six batches of products, one a row of a tile."""
     text: Any = jax.jit(function).lower(*args).compile().as_text()
-    tiles = re.findall(r" = f32\[36,\d+,64\]\S* custom-call\(", text)
     rows = re.findall(r" = f32\[(?:\d+,)?6,\d+,64\]\S* dot\(", text)
     assert len(rows) % 6 == 0
-    return len(tiles) + len(rows) // 6
+    return len(rows) // 6
 
 
 def close(got: Any, want: Any, tolerance: float) -> None:
@@ -216,7 +200,7 @@ def test_gradients_of_other_windows_and_strides_are_what_they_were(
         close(jax.grad(function)(x, made), jax.grad(function)(x, kernel), 1e-6)
 
 
-def test_images_that_are_mapped_over_are_a_batch(library: str) -> None:
+def test_images_that_are_mapped_over_are_a_batch() -> None:
     """A product would have an axis of its own for them, and all tiles would be transposed for it."""
     draw = np.random.default_rng(0)
     x = jnp.asarray(draw.normal(size=(2, 3, 18, 22, 64)), jnp.float32)
@@ -224,13 +208,12 @@ def test_images_that_are_mapped_over_are_a_batch(library: str) -> None:
 
     def products(function: Any, x: Any) -> list[str]:
         text = jax.jit(function).lower(x, U).as_text()
-        return re.findall(r"(?:dot_general|onednn\$matmul).*-> (\S+)", text)
+        return re.findall(r"dot_general.*-> (\S+)", text)
 
     once = jax.vmap(winograd.conv, in_axes=(0, None))
     twice = jax.vmap(jax.vmap(lambda x, U: winograd.conv(x[None], U)[0], (0, None)), (0, None))
-    all_tiles = {"oneDNN": ["tensor<36x120x128xf32>"], "XLA": 6 * ["tensor<6x120x128xf32>"]}[library]
     for function in (once, twice):
-        assert products(function, x) == all_tiles
+        assert products(function, x) == 6 * ["tensor<6x120x128xf32>"]
         np.testing.assert_array_equal(function(x, U)[1], winograd.conv(x[1], U))
     per_kernel = jax.vmap(winograd.conv, in_axes=(None, 0))(x[0], tuple(jnp.stack([u, 2 * u]) for u in U))
     close(per_kernel[1], 2 * per_kernel[0], 1e-6)

@@ -15,14 +15,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import onednn, windows, winograd
-from vizsynth.products import product, with_bias
+from vizsynth import windows, winograd
 from vizsynth.windows import Maps, Padding, Pair
 
 MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
 APART = 2**15  # pairs of channels of a kernel from which its sub-pixel phases are kernels of their own
-MOST_POSITIONS = 2**16  # of a map whose few outputs are made of shifted ones, which must fit into the caches
 MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
+
+
+def with_bias(y: Float[Array, "*n k"], bias: Float[Array, " k"] | None) -> Float[Array, "*n k"]:
+    """Return y + b, in the data type of y."""
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
 def _lax_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
@@ -33,7 +36,7 @@ def by_patches(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     """Convolve as one product of matrices: every window's values times the kernel."""
     kh, kw, channels, outputs = kernel.shape
     patches = jnp.concatenate(windows.slices(windows.padded(x, padding), (kh, kw), strides), axis=-1)
-    return product(patches, kernel.reshape(kh * kw * channels, outputs))
+    return patches @ kernel.reshape(kh * kw * channels, outputs)
 
 
 def by_taps(x: Array, kernel: Array, padding: Padding) -> Array:
@@ -60,11 +63,9 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     written out first, which takes up to 25 times as long once they do not fit into the caches. Some channels
     are made twenty by zeros where outputs are few (the last layers of a stylizer): XLA has a faster
     convolution for more than sixteen of either, at its best for multiples of four. Three outputs (the
-    gradient of a first layer) are one product and a sum of shifted maps, in half of the time. Where oneDNN
-    is at hand, all but small maps and those three outputs are its.
+    gradient of a first layer) are one product and a sum of shifted maps, in half of the time.
     """
     channels, outputs = kernel.shape[2:]
-    onednns = onednn.convolves(x, kernel, padding)
     unpadded = padding == ((0, 0), (0, 0))
     narrow = outputs < 16 and 10 <= channels < 20 and strides == (1, 1)
     zeros_help = narrow or (unpadded and max(channels, outputs) >= 16)
@@ -84,10 +85,8 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     smaller = kernel.shape[0] > x.shape[1] or kernel.shape[1] > x.shape[2]
     if smaller or _positions_are_few(x.shape, kernel.shape, strides, padding):
         faster = as_product
-    elif _outputs_are_few(x, kernel, strides) and (x.shape[1] * x.shape[2] <= MOST_POSITIONS or not onednns):
+    elif _outputs_are_few(x, kernel, strides):
         faster = partial(by_taps, padding=padding)
-    elif onednns:
-        faster = partial(onednn.conv, strides=strides, padding=padding)
     elif zeros_help and _windows_are_many(x.shape, kernel.shape, strides):
         faster = with_zeros
     else:
@@ -223,7 +222,7 @@ def _phase_by_phase(
             phase = next(at)
             pads = (cut(row_pads, row_taps, len(rows)), cut(col_pads, col_taps, len(cols)))
             if phase.shape[:2] == (1, 1):
-                found.append(product(windows.padded(g, pads), phase[0, 0]))
+                found.append(windows.padded(g, pads) @ phase[0, 0])
             else:
                 found.append(cast(Array, _conv(g, phase, (1, 1), pads)))
     return windows.interleaved(jnp.concatenate(found, axis=-1), strides, shape)
@@ -333,7 +332,7 @@ def _over_positions(x: Array, g: Array) -> Array:
 def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
     if strides != (1, 1):
         x = x[:, :: strides[0], :: strides[1]]
-    return product(x, kernel[0, 0])
+    return x @ kernel[0, 0]
 
 
 def conv(

@@ -6,8 +6,6 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, Literal
 
-from vizsynth import onednn
-
 # Linear in all of their array operands together.
 _LINEAR = {"add", "sub", "add_any", "neg", "copy", "convert_element_type", "reduce_sum", "reshape", "pad"}
 _LINEAR |= {"broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "rev"}
@@ -24,8 +22,7 @@ def is_affine(function: Callable[[Any], Any], example: Any) -> bool:
     >>> is_affine(lambda x: 2 * x.mean() + 1, jnp.ones(3)), is_affine(jnp.abs, jnp.ones(3))
     (True, False)
     """
-    with onednn.left_alone():
-        closed = jax.make_jaxpr(function)(example)
+    closed = jax.make_jaxpr(function)(example)
     return _depends_affinely(closed.jaxpr, [True]) is not None
 
 

@@ -21,8 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vizsynth import windows
-from vizsynth.convolution import conv, plain_conv
-from vizsynth.products import product, with_bias
+from vizsynth.convolution import conv, plain_conv, with_bias
 from vizsynth.windows import Maps, Padding, Pair
 
 
@@ -198,14 +197,6 @@ def linear(
 ) -> Float[Array, "n k"]:
     """Multiply by a matrix and add the bias."""
     del name
-    return with_bias(product(x, kernel.astype(x.dtype)), bias)
-
-
-def plain_linear(
-    x: Float[Array, "n c"], kernel: Float[Array, "c k"], bias: Float[Array, " k"] | None, *, name: str = ""
-) -> Float[Array, "n k"]:
-    """Multiply by a matrix and add the bias, by `jax` alone."""
-    del name
     return with_bias(x @ kernel.astype(x.dtype), bias)
 
 
@@ -260,7 +251,7 @@ default = Ops(
 )
 """Written for gradients with respect to images."""
 
-plain = default._replace(conv=plain_conv, linear=plain_linear, max_pool=plain_max_pool)
+plain = default._replace(conv=plain_conv, max_pool=plain_max_pool)
 """JAX's own arithmetic, also in forward mode."""
 
 average_pooling = default._replace(max_pool=mean_pool)

@@ -5,9 +5,8 @@ input, Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, with a quarter of the multiplicat
 is about twice that of the direct sum; in bfloat16 it is 5 %, so there it is never used.
 
 The kernels' transforms take as long as some of the convolutions: `prepare` computes them once for a network.
-The 36 products of a tile's elements are one batch for oneDNN. Where it is not at hand they are six, for the
-tile's six rows: XLA's CPU backend computes the products of one batch one after another, but batches side by
-side.
+The 36 products of a tile's elements are six batches, one a row of the tile: XLA's CPU backend computes the
+products of a batch one after another, but batches side by side.
 """
 
 from collections.abc import Sequence
@@ -19,13 +18,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import onednn
-
 TILE = 4  # outputs a tile and axis
 _CHANNELS = 64  # fewer never gain
 Net = TypeVar("Net")
 Transform = tuple[Float[Array, "_ _ _"], ...]
-"""A kernel `[c, k]` for each of the 36 elements of a tile, row by row: in one batch of 36, or six of six."""
+"""A kernel `[c, k]` for each of the 36 elements of a tile: a batch of six for each row."""
 
 
 class Kernel(NamedTuple):
@@ -62,8 +59,7 @@ def transform(kernel: Float[Array, "3 3 c k"]) -> Transform:
     # Both axes at once: three times as fast as one after the other.
     both_axes = jnp.asarray(np.kron(G, G).reshape(6, 6, 9), kernel.dtype)
     taps, channels = kernel.reshape(9, -1), kernel.shape[2:]
-    batches = both_axes.reshape(1 if onednn.at_hand() else 6, -1, 9)
-    return tuple(jnp.matmul(batch, taps, precision="highest").reshape(-1, *channels) for batch in batches)
+    return tuple(jnp.matmul(row, taps, precision="highest").reshape(6, *channels) for row in both_axes)
 
 
 def flipped(kernel: Float[Array, "kh kw c k"]) -> Float[Array, "kh kw k c"]:
@@ -87,10 +83,9 @@ def pays(x: Array, kernel: Array) -> bool:
     tiles = -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE)
     if x.dtype != jnp.float32 or tiles < 16:
         return False
-    onednns = onednn.at_hand()
     if tiles < 40:
-        return c * k >= 256 * (256 if onednns else 512)
-    return tiles <= (1024 if onednns else 4096) or c * k >= _CHANNELS * 128
+        return c * k >= 256 * 512
+    return tiles <= 4096 or c * k >= _CHANNELS * 128
 
 
 def prepare(net: Net, *, exact: bool = False) -> Net:
@@ -191,21 +186,15 @@ def _conv(x: Array, U: Transform) -> Array:
     rows, cols = -(-(h - 2) // TILE), -(-(w - 2) // TILE)
     x = jnp.pad(x, ((0, 0), (0, rows * TILE + 2 - h), (0, cols * TILE + 2 - w), (0, 0)))
     by_row = _input_transform(_tiles(x, 1, rows))
-    a_batch, M = 6 // len(U), []
+    M = []
     # The barriers keep a row combination from being computed again for every column, and the transforms
     # from being fused into the products' operands.
-    for i, kernels in enumerate(U):
-        d = lax.optimization_barrier(jnp.stack(by_row[a_batch * i : a_batch * (i + 1)]))
-        V = jnp.stack(_input_transform(_tiles(d, 3, cols)), 1).reshape(6 * a_batch, n * rows * cols, c)
-        m = lax.optimization_barrier(_products(lax.optimization_barrier(V), kernels))
-        M += list(m.reshape(a_batch, 6, n, rows, cols, -1))
+    for row, kernels in zip(by_row, U, strict=True):
+        row = lax.optimization_barrier(row)
+        V = jnp.stack(_input_transform(_tiles(row, 2, cols))).reshape(6, n * rows * cols, c)
+        m = lax.dot_general(lax.optimization_barrier(V), kernels, (((2,), (1,)), ((0,), (0,))))
+        M.append(lax.optimization_barrier(m).reshape(6, n, rows, cols, -1))
     m = lax.optimization_barrier(jnp.stack(_output_transform(M)))
     y = jnp.stack(_output_transform(list(m.swapaxes(0, 1))))  # [col, row, n, rows, cols, k]
     y = y.transpose(2, 3, 1, 4, 0, 5).reshape(n, rows * TILE, cols * TILE, -1)
     return y[:, : h - 2, : w - 2]
-
-
-def _products(V: Array, U: Array) -> Array:
-    if onednn.takes(V, U):
-        return onednn.matmul(V, U)
-    return lax.dot_general(V, U, (((2,), (1,)), ((0,), (0,))))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from vizsynth import onednn
 
 Atom = Any
 """A value's number, or a `Known`."""
@@ -85,7 +84,7 @@ def trace(function: Callable[..., Any], *avals: Any) -> Program:
     ['max', 'dot_general']
     """
     # Its author's arithmetic: whoever is strict here may not have been there.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), onednn.left_alone():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         closed = jax.make_jaxpr(function)(*avals)
     program = Program([])
     program.inputs = [program.new(v.aval) for v in closed.jaxpr.invars]

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from vizsynth import ascent, parts, products
+from vizsynth import ascent, parts
 from vizsynth.chunks import keys_for
 from vizsynth.entry import as_image, entry, is_concrete
 from vizsynth.ops import Ops
@@ -68,7 +68,7 @@ def gram(features: Float[Array, "h w c"], guidance: Guidance | None = None) -> F
         F = F * T[:, None].astype(F.dtype)
         M = (T * T).sum()
         M = jnp.where(M > 0, M, jnp.ones_like(M))
-    return products.gram(F, dtype) / M
+    return jnp.matmul(F.T, F, precision="highest", preferred_element_type=dtype) / M
 
 
 @pytree
