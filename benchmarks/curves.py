@@ -7,8 +7,8 @@ the two curves have in common once.
     python -m benchmarks.curves [--turns 7] [--peers]
 
 2 was wanted. Both sides do nothing but forward passes of 16 pictures. All of ours are one program, which
-takes its memory once; where freed memory is kept, PyTorch gains the more (`benchmarks.kept_memory`). The order
-of the pixels is one sort of integers for all passes. Tried: products in three parts of bfloat16, which the
+takes its memory once; where freed memory is kept, PyTorch gains the more (`benchmarks.kept_memory`). One sort
+of integers gives the order of the pixels for all passes. Tried: products in three parts of bfloat16, which a
 processor has a unit for and which are as exact as Winograd's, take four fifths of the last layer's time,
 before the parts are made: 12.0 ms for 14.8.
 """

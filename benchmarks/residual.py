@@ -8,8 +8,8 @@ not, with its weights frozen, in the layout in which it is the faster.
 
 1.0 was wanted of one call and 1.1 of a step in a scan. By the profile, what helped: the convolutions of 512
 channels at 7 x 7 as products of patches; the sub-pixel phases of strided convolutions' gradients one by one
-where kernels are deep. What is left: products at half of the rate of large ones, as each kernel is read for 49
-or 196 positions, and sums and ReLUs, which PyTorch does within its convolutions. Tried: maps of 14 x 14 as
+where kernels are deep. What is left: products at half of the rate of large ones, as each kernel is read for
+49 or 196 positions, and sums and ReLUs, which PyTorch does within its convolutions. Tried: maps of 14 x 14 as
 products of patches, and kernels turned over, which are no faster but for those of 2,048 outputs.
 """
 

@@ -29,7 +29,7 @@ def _check(values: Any, samples: int, level: Any, batch_size: int, **_: Any) -> 
     check_count(batch_size, "batch_size")
     if np.ndim(values) < 1 or 0 in np.shape(values):
         raise ValueError(f"values must be [n, ...], at least one, not {np.shape(values)}")
-    if not jnp.issubdtype(getattr(values, "dtype", np.asarray(values).dtype), jnp.floating):
+    if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
         raise TypeError("values must be float")
     check_finite(values, "values")
     if is_concrete(level) and not 0 < float(level) < 1:

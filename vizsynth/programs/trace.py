@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-
 Atom = Any
 """A value's number, or a `Known`."""
 
