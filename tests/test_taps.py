@@ -43,8 +43,12 @@ def test_every_layer_is_seen_once_and_listed_in_order(subject: Subject) -> None:
 
 def test_features_are_what_the_network_computes(subject: Subject) -> None:
     net, images = subject.net, subject.images()
-    seen: dict[str, Any] = {}
-    logits = net(images, tap=record(net.layers, seen))
+
+    def recorded(net: Any, images: Any) -> Any:
+        seen: dict[str, Any] = {}
+        return net(images, tap=record(net.layers, seen)), seen
+
+    logits, seen = jax.jit(recorded)(net, images)
     found = vizsynth.features(net, images, net.layers)
     assert set(found) == set(seen) == set(net.layers)
     for name, values in found.items():
