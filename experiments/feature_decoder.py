@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 
 import vizsynth
 from vizsynth import figures
-from vizsynth.files import write_image
+from vizsynth.files import open_picture, write_image
 from vizsynth.taps import run
 
 PHOTOS = Path(__file__).parent / "photos"
@@ -125,7 +125,7 @@ def kept(path: Path = WEIGHTS) -> Weights:
 
 
 def _opened(name: str) -> Pillow.Image:
-    with Pillow.open(PHOTOS / f"{name}.jpg") as photo:
+    with open_picture(PHOTOS / f"{name}.jpg") as photo:
         return photo.convert("RGB")
 
 

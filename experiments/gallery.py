@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
+from vizsynth.files import open_picture
 from vizsynth.page import Comparison, Figure, Picture, write_page
 
 LOG, MADE, PAGE = "log.txt", "made.json", "index.html"
@@ -63,7 +62,7 @@ def comparisons(out: Path, entries: Sequence[Entry]) -> list[Comparison]:
             photo, named = labels.parent.name, json.loads(labels.read_text(encoding="utf-8"))
             place = f"{entry.name}/{COMPARE}/{photo}"
             first = next(iter(named))
-            with Image.open(out / place / f"{first}.png") as image:
+            with open_picture(out / place / f"{first}.png") as image:
                 layers = found.setdefault((photo, image.size), {})
             for stem, label in named.items():
                 if stem == first and layers:

@@ -27,7 +27,7 @@ from PIL import Image as Pillow
 import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
-from vizsynth.files import list_images, write_image
+from vizsynth.files import list_images, open_picture, write_image
 from vizsynth.inspection.patches import Patches, filled, merged
 from vizsynth.scores import Neuron
 from vizsynth.sheets import patch_sheet
@@ -47,7 +47,7 @@ BATCH = 16
 
 @cache
 def _photo(path: Path) -> Pillow.Image:
-    with Pillow.open(path) as photo:
+    with open_picture(path) as photo:
         return photo.convert("RGB")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from experiments.figure import PHOTOS
 from vizsynth import training
+from vizsynth.files import open_picture
 
 CLASSES = (
     *("astronaut", "brick", "camera", "chelsea", "coffee"),
@@ -46,7 +47,7 @@ def photo_crops(
     rng = np.random.default_rng([seed, half == "right"])
     images, labels = [], []
     for label, name in enumerate(names):
-        with Image.open(PHOTOS / f"{name}.jpg") as file:
+        with open_picture(PHOTOS / f"{name}.jpg") as file:
             photo = file.convert("L").convert("RGB") if grey else file.convert("RGB")
         middle = photo.width // 2
         begin, end = (0, middle) if half == "left" else (middle, photo.width)

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from PIL import Image as Pillow
 
 from experiments.figure import PHOTOS
+from vizsynth.files import open_picture
 
 TRAINED_ON = {
     "astronaut": 3,
@@ -79,7 +80,7 @@ def photographs(
     chances = np.array(list(TRAINED_ON.values()), float)
     opened = []
     for name in TRAINED_ON:
-        with Pillow.open(PHOTOS / f"{name}.jpg") as photo:
+        with open_picture(PHOTOS / f"{name}.jpg") as photo:
             opened.append(photo.convert("RGB"))
     squares = []
     for _ in range(count):

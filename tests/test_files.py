@@ -209,7 +209,10 @@ def broken(tmp_path):
             b"<!doctype html>\n<p>Not found",
             "is text, not a picture (it begins '<!doctype",
         ),
-        "noise.jpg": (bytes(range(256)), "not a picture that Pillow can read"),
+        "noise.jpg": (
+            bytes(range(256)),
+            "no picture of a format that is read (AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)",
+        ),
         "short.jpg": (whole[: len(whole) // 2], "is cut short"),
         "short.png": (whole_png[: len(whole_png) // 2], "is cut short"),
         "damaged.png": (bytes(damaged), "is damaged"),

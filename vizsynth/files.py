@@ -4,13 +4,15 @@ import difflib
 import io
 import os
 import secrets
-import struct
+import stat
+import threading
 import warnings
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,17 @@ from vizsynth.figures import as_picture
 
 # What list_images takes for a picture; read_image goes by content, whatever the name.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# What is read, by Pillow's names. Of what else Pillow knows some runs a program (EPS), some holds pictures of
+# other sizes than it declares (ICO, ICNS), some is a document.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+_LEAST_PIXELS = 256  # what a row, or column, counts for at least: it takes memory beside its pixels
+_LARGEST_FILE = 1 << 30  # bytes: some decoders hold all of it
+_LARGEST_TILE = 1 << 24  # pixels of a TIFF's tile, where the picture itself is smaller
+_LARGE = 1 << 25  # pixels: of pictures from here on one is open at a time, however many threads read
+_BAND = 1 << 22  # pixels that are laid over white at once
+_lock = threading.RLock()
 
 _ENCODERS = {
     ".png": ("PNG", {"compress_level": 4}),  # in two thirds of the time, one part in a hundred larger
@@ -37,18 +50,7 @@ _ANIMATIONS = {
     ".apng": ("PNG", {}),
 }
 
-# What Pillow's decoders raise on bytes that are not as they should be.
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
+_SMALLER = "Shrink it first, or, if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
 
 
 class ImageFileError(ValueError):
@@ -65,16 +67,16 @@ def read_image(
     first frame. Colour profiles are not applied.
 
     Args:
-        path: a file in any format Pillow reads.
+        path: a file in one of `FORMATS`, whatever its name.
         size: in pixels. An int: the shorter side becomes that, the aspect ratio stays. `(h, w)`:
             resized to cover it, aspect ratio kept, then cut to it around the centre. Resizing is
             bicubic, smoothed where it shrinks. `None` keeps the size.
 
     Raises:
         FileNotFoundError: there is no such file; the message has near names.
-        ImageFileError: a folder; no picture; a picture that is damaged, cut short, or of more
-            pixels than Pillow takes for safe (twice `PIL.Image.MAX_IMAGE_PIXELS`: 178,956,970
-            unless changed).
+        ImageFileError: a folder, a pipe or a device; no picture; a picture that is damaged, cut short,
+            or of more pixels, as it is or at `size`, than Pillow takes for safe (twice
+            `PIL.Image.MAX_IMAGE_PIXELS`: 178,956,970 unless changed; half of it for a WebP).
         ValueError: a size that is not one or two positive ints.
 
     >>> import tempfile
@@ -94,18 +96,115 @@ def read_pixels(
     """Read a picture as `read_image` does, into the host's memory: what threads that read ahead call."""
     path = Path(path)
     size = _checked_size(size)
+    with open_picture(path) as image:
+        _check_result(image, size, path)
+        picture = _fit(_decoded(image, path), size)
+        pixels = np.array(picture, np.float32)
+        if picture.mode == "F":
+            return np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1)
+        pixels /= 255
+    return pixels
+
+
+class Look(NamedTuple):
+    """What there is to know of a picture beside its pixels."""
+
+    size: tuple[int, int]
+    """Height and width as it stands."""
+    transparent: bool
+    """Whether some of it may be; it is laid over white."""
+    grey: bool
+
+
+def look_at(path: str | os.PathLike[str]) -> Look:
+    """Return what there is to know of a picture; it is decoded, to see that it can be.
+
+    Raises:
+        FileNotFoundError, ImageFileError: as `read_image`.
+    """
+    path = Path(path)
+    with open_picture(path) as image:
+        mode, transparent = image.mode, image.has_transparency_data
+        picture = _decoded(image, path)
+    grey = mode in ("1", "L", "LA", "F") or mode.startswith("I")
+    return Look((picture.height, picture.width), transparent, grey)
+
+
+def image_sides(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the shorter and the longer side that a picture's file declares; nothing is decoded.
+
+    Raises:
+        FileNotFoundError, ImageFileError: as `read_image`, but for what decoding alone would show.
+    """
+    with open_picture(path) as image:
+        shorter, longer = sorted(image.size)
+    return shorter, longer
+
+
+@contextmanager
+def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture as an image of Pillow's that is not decoded yet. No other function opens one.
+
+    Its orientation is that of the file; whatever is raised inside of `with` is told as a fault of the file.
+
+    Raises:
+        FileNotFoundError, ImageFileError: as `read_image`.
+    """
+    path = Path(path)
     if path.is_dir():
         raise ImageFileError(f"{path} is a folder, not a picture; list_images names what is in it")
+    check_regular_file(path, ImageFileError)
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(_missing(path)) from error
     with file:
-        picture = _fit(_decode(file, path), size)
-    pixels = np.asarray(picture, np.float32)
-    grey = picture.mode == "F"
-    pixels = np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1) if grey else pixels / 255
-    return pixels
+        try:
+            if (count := os.fstat(file.fileno()).st_size) > _LARGEST_FILE:
+                raise ImageFileError(
+                    f"{path} holds {count / 2**30:.1f} GiB, and pictures are read up to "
+                    f"{_LARGEST_FILE / 2**30:.0f}; save it smaller"
+                )
+            with _alone():
+                image = Image.open(file, formats=_formats())
+            with image:
+                _check_declared(image, path)
+                with _alone() if image.width * image.height >= _LARGE else nullcontext():
+                    yield image
+        except ImageFileError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise ImageFileError(f"{path} has too many pixels: {error} {_SMALLER}") from error
+        except UnidentifiedImageError as error:
+            raise ImageFileError(_unknown(file, path)) from error
+        except MemoryError as error:
+            raise ImageFileError(f"{path} takes more memory than there is; shrink it first") from error
+        except Exception as error:  # on bytes that are not as they should be decoders raise anything
+            what = " ".join(str(error).split()) or type(error).__name__
+            cut = "truncated" in what.lower() or isinstance(error, EOFError)
+            told = "is cut short" if cut else f"is damaged ({what})"
+            raise ImageFileError(f"{path} {told}; get a whole copy of it") from error
+
+
+def check_regular_file(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
+    """Raise an error if there is something at a path that is no file: a pipe is waited for without end.
+
+    What is not there at all is left to whoever opens it.
+
+    >>> check_regular_file("/dev/null")
+    Traceback (most recent call last):
+        ...
+    ValueError: /dev/null is a device, not a file; save what comes from it in a file, and give that
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    if not stat.S_ISREG(mode):
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        remedy = "" if stat.S_ISDIR(mode) else "; save what comes from it in a file, and give that"
+        raise error(f"{os.fspath(path)} is {kind}, not a file{remedy}")
 
 
 def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
@@ -290,36 +389,77 @@ def _missing(path: Path) -> str:
     return f"there is no {path.name} in the folder {folder}; {remedy}"
 
 
-def _decode(file: BinaryIO, path: Path) -> Image.Image:
-    """Return a picture of mode RGB, or of mode F (grey in [0, 1]) where 8 bits are too few."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns at half of its limit; camera pictures reach that.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                image.load()
-                return _converted(ImageOps.exif_transpose(image), path)
-    except ImageFileError:
-        raise
-    except Image.DecompressionBombError as error:
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one thread in at a time, and have Pillow not warn at half of its limit: camera pictures reach that.
+
+    The filters of warnings are the same for all threads.
+    """
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _most_pixels() -> float:
+    """Return how many pixels Pillow allows."""
+    return float("inf") if Image.MAX_IMAGE_PIXELS is None else 2.0 * Image.MAX_IMAGE_PIXELS
+
+
+def _check_declared(image: Image.Image, path: Path) -> None:
+    """Check what a file declares, before memory is taken for it. Pillow has counted all pixels."""
+    width, height = image.size
+    if min(width, height) < 1:
         raise ImageFileError(
-            f"{path} has too many pixels: {error} Shrink it first, or, if you trust it, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ImageFileError(_unknown(file, path)) from error
-    except _DECODING_ERRORS as error:
-        if "truncated" in str(error).lower() or isinstance(error, EOFError):
-            what = "is cut short"
-        else:
-            what = f"is damaged ({error})"
-        raise ImageFileError(f"{path} {what}; get a whole copy of it") from error
+            f"{path} has no pixels: it says that it is {width}x{height}; get a whole copy of it"
+        )
+    if image.format == "WEBP" and width * height > (most := _most_pixels() / 2):
+        raise ImageFileError(
+            f"{path} has too many pixels: {width}x{height}, and of a WebP, which is held four times while it "
+            f"is decoded, at most {most:.0f} are read. {_SMALLER}"
+        )
+    if max(width, height) > (longest := _most_pixels() / _LEAST_PIXELS):
+        raise ImageFileError(
+            f"{path} is {width}x{height}: a side may be of at most {longest:.0f} pixels. {_SMALLER}"
+        )
+    tags = getattr(image, "tag_v2", {})  # a TIFF's
+    tile = [side for tag in (322, 323) if isinstance(side := tags.get(tag), int)]
+    if len(tile) == 2 and tile[0] * tile[1] > max(width * height, _LARGEST_TILE):
+        raise ImageFileError(
+            f"{path} is damaged (its tiles are of {tile[0]}x{tile[1]}); get a whole copy of it"
+        )
+
+
+def _check_result(image: Image.Image, size: int | tuple[int, int] | None, path: Path) -> None:
+    """Check what a size makes of a picture: of one that is long and thin it may make anything."""
+    if not isinstance(size, int | np.integer):
+        return
+    width, height = _scaled(image.size, size)
+    if width * height > _most_pixels():
+        raise ImageFileError(
+            f"{path} is {image.width}x{image.height}: with a shorter side of {size} it would be "
+            f"{width}x{height}, too many pixels; cut out the part that counts"
+        )
+
+
+def _decoded(image: Image.Image, path: Path) -> Image.Image:
+    """Return a picture as it stands, of mode RGB, or of mode F (grey in [0, 1]) where 8 bits are too few."""
+    image.load()  # a TIFF is turned here, and says then that it stands
+    ImageOps.exif_transpose(image, in_place=True)
+    return _converted(image, path)
 
 
 def _converted(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float32)
-        values = values if image.mode == "F" else values / 65535
+        values = np.array(image, np.float32)
+        if image.mode != "F":
+            values /= 65535
         low, high = values.min(), values.max()
         if not (low >= 0 and high <= 1):  # NaN comes here too
             limit = "[0, 1]" if image.mode == "F" else "0..65535"
@@ -327,11 +467,22 @@ def _converted(image: Image.Image, path: Path) -> Image.Image:
                 f"{path} holds raw numbers outside {limit}: its scale is unknown; "
                 "read it with a library of its field and scale it to [0, 1]"
             )
-        return Image.fromarray(values)
+        return image if image.mode == "F" else Image.fromarray(values)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay a picture over white, band by band: at once it would take five times its memory."""
+    width, height = image.size
+    laid = Image.new("RGB", image.size)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(height, top + rows))
+        band = image.crop(box).convert("RGBA")
+        laid.paste(Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert("RGB"), box)
+    return laid
 
 
 def _unknown(file: BinaryIO, path: Path) -> str:
@@ -343,7 +494,7 @@ def _unknown(file: BinaryIO, path: Path) -> str:
         start = " ".join(head.decode("utf-8", "replace").split())[:40]
         return f"{path} is text, not a picture (it begins {start!r}); get the picture itself"
     return (
-        f"{path} is not a picture that Pillow can read, or its beginning is damaged; "
+        f"{path} is no picture of a format that is read ({', '.join(FORMATS)}), or its beginning is damaged; "
         "if another program opens it, save it from there as PNG or JPEG"
     )
 
@@ -353,9 +504,14 @@ def _fit(image: Image.Image, size: int | tuple[int, int] | None) -> Image.Image:
         return image
     if isinstance(size, tuple):
         return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.resize(_scaled(image.size, size), Image.Resampling.BICUBIC)
+
+
+def _scaled(sides: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Return sides in proportion of which the shorter one is so long."""
+    scale = shorter / min(sides)
+    first, second = (max(shorter, round(side * scale)) for side in sides)
+    return first, second
 
 
 def _bytes(image: ArrayLike) -> np.ndarray:

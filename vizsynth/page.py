@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from PIL import Image
+from vizsynth.files import open_picture
+from vizsynth.texts import printable
 
 TEMPLATE = Path(__file__).parent / "data" / "page.html.j2"
 
@@ -41,7 +42,7 @@ class Figure(NamedTuple):
     """What a link leads to: of letters, digits, `-` and `_`."""
     title: str
     caption: str
-    """Markdown's code, links and paragraphs; all else stands as it is written."""
+    """Markdown's code, links and paragraphs; all else stands as it is. Names go through `texts.literal`."""
     pictures: Sequence[Picture] = ()
     record: str | None = None
     """The file of its numbers, relative to the page."""
@@ -110,7 +111,7 @@ def write_page(
     if again := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two figures are called {again[0]}; a link would lead to the first alone")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"told": lambda text: Markup(told(text)), "href": quote}
+    environment.filters |= {"told": lambda text: Markup(told(text)), "href": _href}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         intro=intro,
@@ -122,7 +123,7 @@ def write_page(
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{secrets.token_hex(8)}.tmp")  # the same folder, so the same file system
     try:
-        written.write_text(text, encoding="utf-8")
+        written.write_text(printable(text, keep="\n"), encoding="utf-8")
         os.replace(written, path)
     finally:
         written.unlink(missing_ok=True)
@@ -134,10 +135,22 @@ def told(text: str) -> str:
     >>> told("Of `a` & b.")
     '<p>Of <code>a</code> &amp; b.</p>'
     """
-    safe = html.escape(text.strip(), quote=False)
-    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
-    safe = re.sub(r"\[([^\]]+)\]\((https?://[^)\s\"]+)\)", r'<a href="\2">\1</a>', safe)
+    safe = _MARKS.sub(_marked, html.escape(text.strip(), quote=False))
     return "".join(f"<p>{part}</p>" for part in re.split(r"\n\s*\n", safe) if part)
+
+
+_MARKS = re.compile(r"\\([\\`\[\]])|`([^`]+)`|\[((?:\\.|[^\]\\])+)\]\((https?://[^)\s\"]+)\)")
+
+
+def _marked(found: re.Match[str]) -> str:
+    itself, code, text, address = found.groups()
+    if itself:
+        return itself
+    return f"<code>{code}</code>" if code else f'<a href="{address}">{_MARKS.sub(_marked, text)}</a>'
+
+
+def _href(path: str) -> str:
+    return quote(os.fsencode(path))
 
 
 def _shown(folder: Path, figure: Figure) -> dict[str, Any]:
@@ -148,12 +161,12 @@ def _shown(folder: Path, figure: Figure) -> dict[str, Any]:
 
 def _sized(folder: Path, picture: Picture) -> dict[str, Any]:
     try:
-        with Image.open(folder / picture.path) as image:
+        with open_picture(folder / picture.path) as image:
             width, height = image.size
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {folder / picture.path} for the page") from None
     return {
-        "src": quote(picture.path),
+        "src": _href(picture.path),
         "label": picture.label,
         "alt": picture.alt,
         "width": width,

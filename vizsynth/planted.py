@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
+from vizsynth.files import open_picture
+
 DATA = Path(__file__).parent / "data" / "planted"
 WEIGHTS = DATA / "network.safetensors"
 """A small network that reads the digits, for `vizsynth.load`; its last maps are the layer `relu4`."""
@@ -51,7 +53,7 @@ def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _texture(name: str, split: Split) -> Image.Image:
     """Return a texture in grey: its left 60 % for training, the rest held out."""
-    with Image.open(DATA / f"{name}.jpg") as photo:
+    with open_picture(DATA / f"{name}.jpg") as photo:
         grey = photo.convert("F")
     cut = int(grey.width * 0.6)
     return grey.crop((0, 0, cut, grey.height) if split == "train" else (cut, 0, grey.width, grey.height))

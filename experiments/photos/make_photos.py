@@ -4,10 +4,12 @@ They come out of the installed scikit-image and scikit-learn; nothing is downloa
 where each is from.
 """
 
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from PIL import Image
+
+from vizsynth.files import open_picture
 
 LONGEST = 640  # pixels
 QUALITY = 90
@@ -34,7 +36,7 @@ def main() -> None:
     """Write all of them."""
     for package, names in PHOTOS.items():
         for name in names:
-            with files(package).joinpath(name).open("rb") as file, Image.open(file) as photo:
+            with as_file(files(package).joinpath(name)) as path, open_picture(path) as photo:
                 small = photo if photo.mode == "L" else photo.convert("RGB")
                 small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)  # never enlarges
                 target = Path(__file__).parent / f"{Path(name).stem}.jpg"

@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,12 +156,9 @@ def _softmax() -> Any:
 
 def shown_side(photo: Path) -> int | None:
     """Return the shorter side at which the photo is shown; None is its own."""
-    from PIL import Image
+    from vizsynth.files import image_sides
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_image` has judged it
-        with Image.open(photo) as image:
-            shorter, longer = sorted(image.size)
+    shorter, longer = image_sides(photo)
     return None if longer <= LARGEST else max(1, round(shorter * LARGEST / longer))
 
 

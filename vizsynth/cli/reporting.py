@@ -13,6 +13,7 @@ from vizsynth.cli.comparison import BRIGHTEST, one_a_pixel
 from vizsynth.cli.evaluate import measured
 from vizsynth.cli.explain import probabilities_of
 from vizsynth.cli.methods import METHODS, Method
+from vizsynth.texts import literal, printable
 
 SIDE = 260  # pixels: the longer side of each picture in a sheet
 COLUMNS = 5
@@ -171,7 +172,11 @@ def classes(subject: Subject, begin: Callable[[str], None]) -> Part:
     order = [int(i) for i in np.argsort(-p, kind="stable")[:CLASSES]]
     found = [(common.class_name(subject.net, i), i, float(p[i])) for i in order]
     first = ", ".join(f"{name} {q:.1%}" for name, _, q in found[:3])
-    asked = "" if subject.target is None else f" The maps below explain {subject.title} ({subject.label}), "
+    asked = (
+        ""
+        if subject.target is None
+        else f" The maps below explain {literal(subject.title)} ({subject.label}), "
+    )
     asked += "" if subject.target is None else f"p = {p[subject.label]:.3f}."
     bars = bar_chart([name for name, _, _ in found], {"probability": [q for _, _, q in found]})
     height, width = subject.image.shape[:2]
@@ -181,7 +186,8 @@ def classes(subject: Subject, begin: Callable[[str], None]) -> Part:
             ("photo.png", "the photo", f"the photo {subject.photo.name}"),
             ("classes.png", "the likeliest classes", f"bars of probabilities: {first}"),
         ],
-        f"{subject.name} sees the photo at {width}x{height} pixels, and takes it for: {first}.{asked}",
+        f"{literal(subject.name)} sees the photo at {width}x{height} pixels, and takes it for: "
+        f"{literal(first)}.{asked}",
         {
             "classes": [{"label": i, "name": n, "probability": round(q, 6)} for n, i, q in found],
             "target": {
@@ -219,9 +225,9 @@ def maps(subject: Subject, begin: Callable[[str], None]) -> Part:
     return Part(
         {**pictures, **sheets, MAPS: lambda path: np.savez_compressed(path, allow_pickle=False, **raw)},
         [("maps.png", "all maps", f"maps of which pixels count for {subject.title}: {everything}")],
-        f"What speaks for {subject.title} is red, what speaks against it blue. Methods have different units: "
-        f"each is divided by its own largest absolute value (the {BRIGHTEST}th percentile), so that all have "
-        f"one scale. Class activation maps are of the layer {subject.layer}.",
+        f"What speaks for {literal(subject.title)} is red, what speaks against it blue. Methods have "
+        f"different units: each is divided by its own largest absolute value (the {BRIGHTEST}th "
+        f"percentile), so that all have one scale. Class activation maps are of the layer {subject.layer}.",
         {
             name: {"shape": list(m.shape), "min": float(m.min()), "max": float(m.max())}
             for name, m in subject.maps.items()
@@ -277,8 +283,8 @@ def occlusion(subject: Subject, begin: Callable[[str], None]) -> Part:
             ),
         ],
         "A grey square is laid over each place (Zeiler & Fergus, 2013): where it is bright, the probability "
-        f"of {subject.title} falls. With the square hidden that counts most it is {after:.3f}, and was "
-        f"{before:.3f}.",
+        f"of {literal(subject.title)} falls. With the square hidden that counts most it is {after:.3f}, and "
+        f"was {before:.3f}.",
         {
             "largest_mean_drop": float(drop.max()),
             "square": [top, left, top + side, left + side],
@@ -526,7 +532,7 @@ def bar_chart(names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> n
         bars = panel.barh(range(len(names)), values, color="#0b57a4")
         panel.bar_label(bars, fmt="%.3f", padding=3, fontsize=9)
         panel.set(title=title, xlim=(0, 1.2 * longest), ylim=(len(names) - 0.4, -0.6))
-        panel.set_yticks(range(len(names)), names, parse_math=False)
+        panel.set_yticks(range(len(names)), [printable(n) for n in names], parse_math=False)
         panel.spines[["top", "right"]].set_visible(False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
