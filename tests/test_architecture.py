@@ -11,6 +11,7 @@ ROOT = Path(vizsynth.__file__).parent
 
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
+    ("core",),
     ("types", "windows", "memory", "compiling", "pytrees"),
     ("winograd",),
     ("convolution",),
@@ -31,6 +32,8 @@ ALLOWED = {
     ("incremental", "models"),
     ("ablation", "incremental"),
     ("files", "figures"),
+    ("page", "files"),
+    ("planted", "files"),
     ("sheets", "figures"),
     ("datasets", "files"),
     ("cli", "api"),

@@ -21,6 +21,7 @@ from vizsynth import files
 from vizsynth.cli import styling
 from vizsynth.cli.common import BadInput
 from vizsynth.cli.photos import digest, look_at, read_photo
+from vizsynth.core.paths import check_regular_file
 from vizsynth.datasets.folders import read_batches
 from vizsynth.files import ImageFileError, list_images, read_image
 
@@ -315,12 +316,12 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
                     read(Path(name))
         with pytest.raises(ImageFileError, match="holds no picture"):  # and none is read of a folder
             list_images(".")
-    files.check_regular_file("nothing there")
+    check_regular_file("nothing there")
     Path("file").touch()
-    files.check_regular_file("file")
+    check_regular_file("file")
     assert stat.S_ISFIFO(os.stat("pipe.jpg").st_mode)
     with pytest.raises(RuntimeError, match=r"is a folder, not a file$"):
-        files.check_regular_file(tmp_path, RuntimeError)
+        check_regular_file(tmp_path, RuntimeError)
 
 
 def test_a_digest_takes_no_memory(tmp_path: Path) -> None:

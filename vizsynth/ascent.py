@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import each
+from vizsynth.core.paths import utf8_path
 from vizsynth.types import Key, Synthesis
 
 Objective = Callable[[Any, Key], Float[Array, ""]]
@@ -262,7 +263,7 @@ def save(folder: str | Path, state: Any, origin: Mapping[str, Any] | None = None
     if step in before:
         shutil.rmtree(before.pop(step))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / f"step-{step}", _without_keys(state))
+        checkpointer.save(utf8_path(folder / f"step-{step}"), _without_keys(state))
     for path in before.values():
         shutil.rmtree(path, ignore_errors=True)
 
@@ -275,7 +276,7 @@ def restore(folder: str | Path, like: Any) -> Any:
     if not found:
         raise FileNotFoundError(f"{folder} holds no saved run")
     plain = jax.eval_shape(_without_keys, like)
-    path = found[max(found)]
+    path = utf8_path(found[max(found)])
     with ocp.StandardCheckpointer() as checkpointer:
         # Asked before anything is read: a reading that fails half way leaves tasks behind.
         there: Any = checkpointer.metadata(path)

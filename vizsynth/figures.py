@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from vizsynth.core.texts import printable
 from vizsynth.images import upsample
 
 Picture: TypeAlias = Float[np.ndarray, "h w 3"]
@@ -604,7 +605,7 @@ def _widest(texts: Sequence[np.ndarray], gap: int) -> int:
 def _text(text: str, size: int, width: int, align: str) -> Picture:
     """Set text in lines of at most `width` pixels (a longer word stays whole)."""
     font = ImageFont.load_default(size=size)
-    text = "".join(_spelled(letter) for letter in text)
+    text = "".join(_spelled(letter) for letter in printable(text, keep="\n"))
     lines = [part for line in text.split("\n") for part in _broken(line, font, width)]
     # Every line is as high as the font, so that neighbouring labels share a baseline.
     ascent, descent = font.getmetrics()  # type: ignore[union-attr]

@@ -4,7 +4,6 @@ import difflib
 import io
 import os
 import secrets
-import stat
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vizsynth.core.paths import check_regular_file
 from vizsynth.figures import as_picture
 
 # What list_images takes for a picture; read_image goes by content, whatever the name.
@@ -184,27 +184,6 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             cut = "truncated" in what.lower() or isinstance(error, EOFError)
             told = "is cut short" if cut else f"is damaged ({what})"
             raise ImageFileError(f"{path} {told}; get a whole copy of it") from error
-
-
-def check_regular_file(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
-    """Raise an error if there is something at a path that is no file: a pipe is waited for without end.
-
-    What is not there at all is left to whoever opens it.
-
-    >>> check_regular_file("/dev/null")
-    Traceback (most recent call last):
-        ...
-    ValueError: /dev/null is a device, not a file; save what comes from it in a file, and give that
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    if not stat.S_ISREG(mode):
-        kind = kinds.get(stat.S_IFMT(mode), "a device")
-        remedy = "" if stat.S_ISDIR(mode) else "; save what comes from it in a file, and give that"
-        raise error(f"{os.fspath(path)} is {kind}, not a file{remedy}")
 
 
 def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from vizsynth.core.texts import printable
 from vizsynth.files import open_picture
-from vizsynth.texts import printable
 
 TEMPLATE = Path(__file__).parent / "data" / "page.html.j2"
 
@@ -42,7 +42,7 @@ class Figure(NamedTuple):
     """What a link leads to: of letters, digits, `-` and `_`."""
     title: str
     caption: str
-    """Markdown's code, links and paragraphs; all else stands as it is. Names go through `texts.literal`."""
+    """Markdown's code, links and paragraphs; all else stands as it is, as all of a `literal` text does."""
     pictures: Sequence[Picture] = ()
     record: str | None = None
     """The file of its numbers, relative to the page."""

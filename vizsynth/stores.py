@@ -33,6 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from vizsynth.core.paths import utf8_path
+
+# Written is JSON with "backslashreplace": what of a file's name is not UTF-8 stands there as JSON spells it.
 MANIFEST = "manifest.json"
 FORMAT = 1
 NAMED = 3  # files of a list that messages name
@@ -118,7 +121,7 @@ def create_store(
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        with written.open("x", encoding="utf-8") as file:
+        with written.open("x", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(record, file, ensure_ascii=False, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
@@ -250,7 +253,7 @@ class Writer:
         self._seen.forget_broken()
         unique = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._path = self.folder / f"journal-{process}-of-{processes}-{unique}.jsonl"
-        self._journal = self._path.open("x", encoding="utf-8")
+        self._journal = self._path.open("x", encoding="utf-8", errors="backslashreplace")
         _sync_folder(self.folder)
 
     def missing(self) -> Iterator[int]:
@@ -415,7 +418,7 @@ def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False)
         }
         spec = {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{(folder / name).absolute()}/"},
+            "kvstore": {"driver": "file", "path": f"{utf8_path((folder / name).absolute())}/"},
             "metadata": metadata,
             "store_data_equal_to_fill_value": True,
         }

@@ -74,7 +74,7 @@ def test_warnings_are_one_line(
         return []
 
     monkeypatch.setattr("vizsynth.cli.networks._networks", networks)
-    monkeypatch.setattr("vizsynth.cli.networks._table", lambda _: "a table")
+    monkeypatch.setattr("vizsynth.cli.networks._table", lambda _: ["a table"])
     ran = run("networks")
     assert (ran.out, ran.err) == ("a table\n", "vizsynth: warning: something is odd\n")
 

@@ -16,6 +16,7 @@ except ModuleNotFoundError:
     raise SystemExit("vizsynth: error: the command line needs click: pip install 'vizsynth[cli]'") from None
 
 from vizsynth.cli.cache import use_cache
+from vizsynth.cli.common import say
 from vizsynth.memory import keep_memory
 
 COMMANDS = (
@@ -133,8 +134,8 @@ def _report(error: Exception) -> int:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"vizsynth: warning: {' '.join(str(message).split())}", err=True)
+    say(f"vizsynth: warning: {' '.join(str(message).split())}")
 
 
 def _complain(message: str) -> None:
-    click.echo(f"vizsynth: error: {' '.join(message.split())}", err=True)
+    say(f"vizsynth: error: {' '.join(message.split())}")

@@ -1,6 +1,5 @@
 """`vizsynth activations`: what each channel of some layers makes of a photo."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def command(
     image = np.asarray(read_photo(photo, size or min(common.input_size(net))))
     chosen = _layers(net, layers, (image.shape[0], image.shape[1]))
     origin = {"command": "activations", "photo": {"name": photo.name, "sha256": digest(photo)}}
-    folder = OutputFolder(out or Path("out") / f"{photo.stem}-activations", origin, overwrite=overwrite)
+    folder = OutputFolder(out or common.usual_folder(photo.stem, "-activations"), origin, overwrite=overwrite)
     folder.check([*(f"{layer}.png" for layer in chosen), SHEET], inputs=[photo])
 
     with common.progress(photo.name, ["activations", "pictures"], quiet) as begin:
@@ -104,14 +103,14 @@ def command(
     pictures[SHEET] = sheet(rows, row_labels=chosen, font_size=16, title=title)
     files = folder.write(pictures, record)
     if as_json:
-        click.echo(json.dumps({**origin, **record, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **record, "out": str(folder.path), "files": files})
         return
     for layer, found in numbers.items():
         h, w, c = found["shape"]
-        click.echo(
+        common.tell(
             f"{layer:12} {h}x{w}, {c} channels, {len(found['dead'])} of them dead; {found['zeros']:.0%} is 0"
         )
-    click.echo(f"wrote into {folder.path}: {', '.join(files)}")
+    common.tell(f"wrote into {folder.path}: {', '.join(files)}")
 
 
 def _layers(net: Any, typed: tuple[str, ...], size: tuple[int, int]) -> list[str]:

@@ -138,7 +138,9 @@ def train(
         **{k: list(v) if isinstance(v, tuple) else v for k, v in settings._asdict().items()},
     }  # fmt: skip
     folder = OutputFolder(
-        out or Path("out") / f"{data.stem}-{network}", origin, overwrite=overwrite or resume
+        out or common.usual_folder(data.absolute().stem, f"-{common.plain_name(network)}"),
+        origin,
+        overwrite=overwrite or resume,
     )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([NETWORK, HISTORY, CURVES], inputs=[data])
@@ -198,9 +200,9 @@ def train(
         files[CURVES] = lambda path: draw_history(path, fitted.history)
     names = folder.write(files, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": names}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": names})
     else:
-        click.echo(f"{_summary(fitted)}\nwrote into {folder.path}: {', '.join(names)}")
+        common.tell(_summary(fitted), f"wrote into {folder.path}: {', '.join(names)}")
     if not fitted.finished:
         steps = f"after {len(fitted.history)} of {settings.epochs} epochs"
         raise making.Stopped(f"interrupted {steps}; --resume goes on from there", 130)

@@ -1,5 +1,6 @@
 """What the commands share: their options, how they load, and what they say while they work."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any
 
 import click
 
+from vizsynth.core.texts import printable
+
 
 class BadInput(click.ClickException):
     """What was asked for, or given, cannot be; the message says what to do."""
@@ -17,6 +20,7 @@ class BadInput(click.ClickException):
 
 
 DEFAULT_NETWORK = "squeezenet1_1"
+LONGEST_NAME = 180  # bytes: file systems take 255, and endings come behind it
 
 # The texts are short enough for a line each, so that a command's help fits a screen.
 network = click.option(
@@ -178,10 +182,45 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
+def tell(*lines: str) -> None:
+    """Print lines of results. Whatever the names in one hold, it stays one line, and steers no terminal."""
+    _print(lines, err=False)
+
+
+def tell_json(record: Any) -> None:
+    """Print results as JSON, in ASCII."""
+    click.echo(json.dumps(record, indent=2))
+
+
 def say(text: str, quiet: bool = False) -> None:
-    """Tell on stderr what is going on; results alone go to stdout."""
+    """Tell on stderr, in one line, what is going on; results alone go to stdout."""
     if not quiet:
-        click.echo(text, err=True)
+        _print([text], err=True)
+
+
+def _print(lines: Sequence[str], *, err: bool) -> None:
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    for line in lines:
+        click.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def usual_folder(name: str, ending: str = "") -> Path:
+    """Return out/NAME: one plain folder in `out`, whatever the name of a file or a network may hold.
+
+    >>> usual_folder("cat", "-dream").as_posix(), usual_folder("..").as_posix()
+    ('out/cat-dream', 'out/unnamed')
+    """
+    return Path("out") / f"{plain_name(name)}{ending}"
+
+
+def plain_name(text: str) -> str:
+    r"""Return a name for a file of ours that is like another's, and plain: of letters, in UTF-8, and short.
+
+    >>> plain_name("...a/b\\n\udce9"), plain_name(" . ")
+    ('a-b--', 'unnamed')
+    """
+    kept = "".join(c if c.isprintable() and c not in "/\\" else "-" for c in text).strip(". ")
+    return kept.encode()[:LONGEST_NAME].decode(errors="ignore") or "unnamed"
 
 
 @contextmanager
@@ -202,7 +241,7 @@ def progress(what: str, steps: Sequence[str], quiet: bool) -> Iterator[Callable[
 
         def begin(step: str) -> None:
             bar.n = steps.index(step)
-            bar.set_description_str(f"{what}: compiling and running {step}")
+            bar.set_description_str(printable(f"{what}: compiling and running {step}"))
 
         yield begin
 

@@ -1,6 +1,5 @@
 """`vizsynth convert`: weights of others, in our format."""
 
-import json
 import os
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def command(
     size = destination.stat().st_size
     if as_json:
         found = {"network": record.network, "num_classes": classes, "out": str(destination), "bytes": size}
-        click.echo(json.dumps(found, indent=2))
+        common.tell_json(found)
         return
     told = f"{record.network}, " + ("a trunk" if classes is None else f"{classes} classes")
-    click.echo(f"wrote {destination}: {told}, {size / 1e6:.1f} MB")
+    common.tell(f"wrote {destination}: {told}, {size / 1e6:.1f} MB")

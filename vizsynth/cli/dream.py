@@ -1,6 +1,5 @@
 """`vizsynth dream`: a network exaggerates what it sees in a photo."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,9 @@ def command(
         "octaves": octaves, "octave_scale": octave_scale, "steps_an_octave": steps,
         "size": size, "seed": seed, "zooming": frames is not None,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{photo.stem}-dream", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(
+        out or common.usual_folder(photo.stem, "-dream"), origin, overwrite=overwrite or resume
+    )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([DREAM, SHEET], inputs=[photo])
     key = jax.random.key(seed)
@@ -142,9 +143,9 @@ def command(
     title = f"{network}, {', '.join(chosen)}, {octaves} octaves of {steps} steps"
     files = folder.write({DREAM: dreamt, SHEET: sheet([[image, dreamt]], title=title)}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        click.echo(f"wrote into {folder.path}: {', '.join([*files, *kept])}")
+        common.tell(f"wrote into {folder.path}: {', '.join([*files, *kept])}")
     making.finish(folder.path, [made])
 
 

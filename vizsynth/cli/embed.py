@@ -1,6 +1,5 @@
 """`vizsynth embed`: the images of a folder on a plane, those alike to a network side by side."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def command(
         "network": network, "weights": weights, "layer": layer, "size": size, "seed": seed,
     }  # fmt: skip
     chosen = OutputFolder(
-        out or Path("out") / f"{folder.resolve().name}-embedding", origin, overwrite=overwrite
+        out or common.usual_folder(folder.resolve().name, "-embedding"), origin, overwrite=overwrite
     )
     chosen.check([PLANE, GRID])
     net = common.load_network(network, weights)
@@ -120,14 +119,14 @@ def command(
     }
     files = chosen.write(pictures_of, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(chosen.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
         return
     for by, share in (purity or {}).items():
-        click.echo(
+        common.tell(
             f"{share:6.1%} of the {numbers['neighbors_compared']} nearest on the plane by {by} "
             "are of the same class"
         )
-    click.echo(f"wrote into {chosen.path}: {', '.join(files)}")
+    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
 
 
 def _purity(points: np.ndarray, labels: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +91,7 @@ def command(
         methods = [m for m in methods if not m.pooled]
 
     origin = {"command": "evaluate", "what": what if what == PLANTED else Path(what).name}
-    folder = OutputFolder(out or Path("out") / "evaluate", origin, overwrite=overwrite)
+    folder = OutputFolder(out or common.usual_folder("evaluate"), origin, overwrite=overwrite)
     folder.check([TABLE, CURVES])
 
     scores: dict[str, dict[str, np.ndarray]] = {}
@@ -116,10 +115,10 @@ def command(
     }
     files = folder.write({TABLE: _csv(table), CURVES: _draw(curves)}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
         _print(table)
-        click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
+        common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
 
 
 def _planted(count: int, seed: int) -> tuple[Any, Subjects]:
@@ -249,7 +248,7 @@ def _draw(curves: dict[str, Any]) -> np.ndarray:
 def _print(table: dict[str, dict[str, dict[str, float]]]) -> None:
     columns = list(next(iter(table.values())))
     width = max(len(name) for name in table)
-    click.echo(" " * width + "".join(f"  {column:>13}" for column in columns))
+    common.tell(" " * width + "".join(f"  {column:>13}" for column in columns))
     for name, found in table.items():
         cells = (f"{found[c]['mean']:6.3f} ±{(found[c]['high'] - found[c]['low']) / 2:5.3f}" for c in columns)
-        click.echo(f"{name:>{width}}" + "".join(f"  {cell:>13}" for cell in cells))
+        common.tell(f"{name:>{width}}" + "".join(f"  {cell:>13}" for cell in cells))

@@ -1,6 +1,5 @@
 """`vizsynth explain`: what a network sees in a photo, and where."""
 
-import json
 import textwrap
 from functools import cache
 from pathlib import Path
@@ -78,7 +77,7 @@ def command(
     label = None if target == "top" else common.pick_class(net, target)
 
     origin = {"command": "explain", "photo": {"name": photo.name, "sha256": digest(photo)}}
-    folder = OutputFolder(out or Path("out") / photo.stem, origin, overwrite=overwrite)
+    folder = OutputFolder(out or common.usual_folder(photo.stem), origin, overwrite=overwrite)
     folder.check([*(file for m in methods for file in _files(m)), SHEET], inputs=[photo])
 
     with common.progress(photo.name, ["classes", *(m.name for m in methods)], quiet) as begin:
@@ -134,10 +133,10 @@ def command(
     files = folder.write(pictures, numbers)
 
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
         _print(numbers)
-        click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
+        common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
 
 
 def probabilities_of(net: Any, image: np.ndarray) -> np.ndarray:
@@ -212,6 +211,6 @@ def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -
 
 def _print(numbers: dict[str, Any]) -> None:
     for found in numbers["classes"]:
-        click.echo(f"{found['probability']:6.1%}  {found['name']} ({found['label']})")
+        common.tell(f"{found['probability']:6.1%}  {found['name']} ({found['label']})")
     target = numbers["target"]
-    click.echo(f"\nexplained: {target['name']} ({target['label']}), p = {target['probability']:.3f}")
+    common.tell("", f"explained: {target['name']} ({target['label']}), p = {target['probability']:.3f}")

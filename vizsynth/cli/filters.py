@@ -1,6 +1,5 @@
 """`vizsynth filters`: the kernels of a convolution."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,9 @@ def command(
     filters = vizsynth.filters(net, chosen)
     colored = filters.shape[-1] == 3
     origin = {"command": "filters", "network": network, "weights": weights, "layer": chosen}
-    folder = OutputFolder(out or Path("out") / f"{Path(network).stem}-filters", origin, overwrite=overwrite)
+    folder = OutputFolder(
+        out or common.usual_folder(Path(network).stem, "-filters"), origin, overwrite=overwrite
+    )
     folder.check([SHEET])
 
     drawn = filters[: count or (COLORED if colored else GREY)]
@@ -73,7 +74,7 @@ def command(
     }  # fmt: skip
     files = folder.write({SHEET: filter_sheet(tiles, side=SIDES[colored], columns=columns)}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
         return
     k, h, w, c = filters.shape
     cut = (
@@ -82,4 +83,4 @@ def command(
         else ""
     )
     common.say(f"{chosen}: {k} filters of {h}x{w} over {c} channels{cut}", quiet)
-    click.echo(f"wrote into {folder.path}: {', '.join(files)}")
+    common.tell(f"wrote into {folder.path}: {', '.join(files)}")

@@ -1,6 +1,7 @@
 """Folders of images that commands are given, and what is kept of each image."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def described_folder(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.resolve().name,
         "files": len(paths),
-        "sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "sha256": hashlib.sha256(os.fsencode(names)).hexdigest(),
     }
 
 

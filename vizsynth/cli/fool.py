@@ -1,6 +1,5 @@
 """`vizsynth fool`: change a photo, hardly to be seen, until the network says another class."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,9 @@ def command(
         "command": "fool", "photo": {"name": photo.name, "sha256": digest(photo)}, "network": network,
         "weights": weights, "to": label, "step_size": step_size, "size": size,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{photo.stem}-fooled", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(
+        out or common.usual_folder(photo.stem, "-fooled"), origin, overwrite=overwrite or resume
+    )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([FOOLED, DIFFERENCE, SHEET], inputs=[photo])
 
@@ -140,11 +141,11 @@ def command(
     }
     files = folder.write(pictures, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        click.echo(f"before: {texts[0]}\nafter {made.steps} steps: {texts[1]}")
-        click.echo(f"L2 {numbers['l2']:.3f}, Linf {numbers['linf']:.4f}")
-        click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
+        common.tell(f"before: {texts[0]}", f"after {made.steps} steps: {texts[1]}")
+        common.tell(f"L2 {numbers['l2']:.3f}, Linf {numbers['linf']:.4f}")
+        common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
     making.finish(folder.path, [made])
     if now != label:
         raise click.ClickException(

@@ -1,6 +1,5 @@
 """`vizsynth invert`: what each layer still knows of a photo."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def command(
         "weights": weights, "layers": chosen, "tv": tv, "size": size, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(
-        out or Path("out") / f"{photo.stem}-inverted", origin, overwrite=overwrite or resume
+        out or common.usual_folder(photo.stem, "-inverted"), origin, overwrite=overwrite or resume
     )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([*files, SHEET], inputs=[photo])
@@ -125,11 +124,11 @@ def command(
     )
     written = folder.write(pictures, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": written}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": written})
     else:
         for name in done:
-            click.echo(f"{name:12} error {errors[name]:.4f}")
-        click.echo(f"\nwrote into {folder.path}: {', '.join(written)}")
+            common.tell(f"{name:12} error {errors[name]:.4f}")
+        common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
     making.finish(folder.path, made)
 
 

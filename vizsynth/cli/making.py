@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from vizsynth.cli import common
+from vizsynth.core.texts import printable
 
 STATE, FRAMES = "state", "frames"
 CHUNKS = 16  # how often, in a run, progress is shown and the state saved
@@ -162,7 +163,8 @@ def patient() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        common.say("\nstopping after these steps; Ctrl-C again stops at once")
+        common.say("")  # behind what the terminal shows of Ctrl-C
+        common.say("stopping after these steps; Ctrl-C again stops at once")
 
     try:
         before = signal.signal(signal.SIGINT, remember)
@@ -196,6 +198,7 @@ def bar(
 
     `begun` were done before; with `rate` the bar tells how many are done a second, too.
     """
+    what = printable(what)
     if quiet:
         yield lambda done, trace: None
         return

@@ -1,7 +1,6 @@
 """`vizsynth map`: maps of every image of a folder, in a store that several processes fill."""
 
 import contextlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +119,7 @@ def command(
     function = _explained(net, methods, label, layer, seed)
     results = _results(function, batch, side)
 
-    path = out or Path("out") / f"{folder.resolve().name}-map"
+    path = out or common.usual_folder(folder.resolve().name, "-map")
     there = stores.has_store(path)
     chosen = OutputFolder(path, origin, overwrite=overwrite or there)
     begins = process == 0 and not resume
@@ -172,13 +171,13 @@ def command(
     }
     files = chosen.write({}, numbers, beside=[stores.MANIFEST, *stored.arrays])
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(path), "files": files})
         return
     here = f"; {done} of them here, {done / seconds:.1f} a second" if done else ""
-    click.echo(f"{numbers['images']} images, {len(skipped)} that cannot be read{here}")
+    common.tell(f"{numbers['images']} images, {len(skipped)} that cannot be read{here}")
     for name, array in stored.arrays.items():
-        click.echo(f"{name}: {array.dtype.name} {list(array.shape)}")
-    click.echo(f"wrote into {path}; vizsynth.stores.open_store({str(path)!r}) reads it")
+        common.tell(f"{name}: {array.dtype.name} {list(array.shape)}")
+    common.tell(f"wrote into {path}; vizsynth.stores.open_store({str(path)!r}) reads it")
 
 
 def _explained(

@@ -1,6 +1,5 @@
 """`vizsynth neighbors`: which images of a folder are alike to a network, beside those of alike pixels."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def command(
         "network": network, "weights": weights, "layer": layer, "size": size, "k": k, "seed": seed,
     }  # fmt: skip
     chosen = OutputFolder(
-        out or Path("out") / f"{folder.resolve().name}-neighbors", origin, overwrite=overwrite
+        out or common.usual_folder(folder.resolve().name, "-neighbors"), origin, overwrite=overwrite
     )
     chosen.check([SHEET], inputs=queries)
     net = common.load_network(network, weights)
@@ -114,11 +113,11 @@ def command(
     title = f"{network}, {layer}: the nearest of {len(held.paths)} images"
     files = chosen.write({SHEET: _sheet(names, shown, indices, held, asked is None, title)}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(chosen.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
         return
     for by, share in (shares or {}).items():
-        click.echo(f"{share:6.1%} of the {k} nearest by {by} are of the same class")
-    click.echo(f"wrote into {chosen.path}: {', '.join(files)}")
+        common.tell(f"{share:6.1%} of the {k} nearest by {by} are of the same class")
+    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
 
 
 def _described(paths: tuple[Path, ...], net: Any, layer: str, size: int) -> tuple[np.ndarray, np.ndarray]:

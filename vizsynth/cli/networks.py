@@ -1,6 +1,5 @@
 """`vizsynth networks`: which there are, where their weights can be had, and their layers."""
 
-import json
 import math
 from typing import Any
 
@@ -19,11 +18,15 @@ def command(name: str | None, as_json: bool) -> None:
     and their shapes at the size of images that it was trained on.
     """
     if name is None:
-        listed = _networks()
-        click.echo(json.dumps(listed, indent=2) if as_json else _table(listed))
+        listed: Any = _networks()
+        lines = _table
     else:
-        described = _layers(name)
-        click.echo(json.dumps(described, indent=2) if as_json else _layer_table(described))
+        listed = _layers(name)
+        lines = _layer_table
+    if as_json:
+        common.tell_json(listed)
+    else:
+        common.tell(*lines(listed))
 
 
 def _networks() -> list[dict[str, Any]]:
@@ -41,7 +44,7 @@ def _networks() -> list[dict[str, Any]]:
     ]
 
 
-def _table(networks: list[dict[str, Any]]) -> str:
+def _table(networks: list[dict[str, Any]]) -> list[str]:
     def told(weights: dict[str, Any]) -> str:
         mark = "*" if weights["ready"] else ""
         return f"{weights['weights']}{mark}{'' if weights['classes'] else ' (trunk)'}"
@@ -56,7 +59,7 @@ def _table(networks: list[dict[str, Any]]) -> str:
     lines += ["", "* is here and needs nothing more; a trunk has no classes."]
     lines += [f"{weights}: {note}" for weights, note in notes.items()]
     lines += ["hf:OWNER/NAME: of the Hugging Face hub; needs pip install 'vizsynth[hub]'"]
-    return "\n".join(lines)
+    return lines
 
 
 def _layers(name: str) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _layers(name: str) -> dict[str, Any]:
     }
 
 
-def _layer_table(described: dict[str, Any]) -> str:
+def _layer_table(described: dict[str, Any]) -> list[str]:
     height, width = described["input_size"]
     classes = described["num_classes"]
     lines = [
@@ -92,4 +95,4 @@ def _layer_table(described: dict[str, Any]) -> str:
             lines.append(f"{layer:{wide}}  {shape[0]:>4} x {shape[1]:<4} x {shape[2]}")
         else:
             lines.append(f"{layer:{wide}}  {'':13}{math.prod(shape)}")
-    return "\n".join(lines)
+    return lines

@@ -16,6 +16,7 @@ from typing import Any
 from vizsynth.cli.common import BadInput
 
 NUMBERS = "numbers.json"
+ESCAPES = "backslashreplace"  # writes what of a file's name is not UTF-8 as JSON does
 
 
 class OutputFolder:
@@ -78,13 +79,13 @@ class OutputFolder:
             staging = Path(tempfile.mkdtemp(prefix=".vizsynth-", dir=self.path))
             for name, picture in pictures.items():
                 if isinstance(picture, str):
-                    (staging / name).write_text(picture, encoding="utf-8")
+                    (staging / name).write_text(picture, encoding="utf-8", errors=ESCAPES)
                 elif callable(picture):
                     picture(staging / name)
                 else:
                     write_image(staging / name, picture)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            (staging / NUMBERS).write_text(text, encoding="utf-8")
+            (staging / NUMBERS).write_text(text, encoding="utf-8", errors=ESCAPES)
             for name in (*pictures, NUMBERS):
                 os.replace(staging / name, self.path / name)
         finally:

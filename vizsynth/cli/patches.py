@@ -102,7 +102,7 @@ def command(
         "network": network, "weights": weights, "layer": layer, "k": k, "size": side, "batch": batch,
     }  # fmt: skip
     chosen = OutputFolder(
-        out or Path("out") / f"{folder.resolve().name}-patches", origin, overwrite=overwrite or resume
+        out or common.usual_folder(folder.resolve().name, "-patches"), origin, overwrite=overwrite or resume
     )
     making.check_state(chosen.path, resume=resume, overwrite=overwrite)
     chosen.check([SHEET, TABLE], inputs=paths)
@@ -144,10 +144,10 @@ def command(
     files = chosen.write({SHEET: picture, TABLE: _table(found, names)}, numbers)
     shutil.rmtree(chosen.path / making.STATE, ignore_errors=True)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(chosen.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
         return
-    click.echo(f"{layer}: {count} channels, {len(numbers['dead'])} dead in all {read} images")
-    click.echo(f"wrote into {chosen.path}: {', '.join(files)}")
+    common.tell(f"{layer}: {count} channels, {len(numbers['dead'])} dead in all {read} images")
+    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
 
 
 def _searched(

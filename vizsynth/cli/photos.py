@@ -1,8 +1,12 @@
 """Photos that commands are given."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from vizsynth.cli.common import BadInput, plain_name
+from vizsynth.core.paths import check_regular_file
 
 LONGEST = 8  # how many times longer than wide a photo may be
 
@@ -26,7 +30,6 @@ def look_at(path: Path) -> tuple[tuple[int, int], str]:
 
 
 def _check_sides(path: Path) -> None:
-    from vizsynth.cli.common import BadInput
     from vizsynth.files import image_sides
 
     shorter, longer = image_sides(path)
@@ -36,10 +39,24 @@ def _check_sides(path: Path) -> None:
         )
 
 
+def distinct_names(paths: Iterable[Path]) -> list[str]:
+    """Return a name for a file of ours for each of others: theirs, without the suffix, each another.
+
+    >>> distinct_names([Path("a/cat.jpg"), Path("b/cat.png"), Path("...jpg")])
+    ['cat', 'cat-2', 'unnamed']
+    """
+    found: list[str] = []
+    for path in paths:
+        stem = name = plain_name(path.stem)
+        count = 2
+        while name in found:
+            name, count = f"{stem}-{count}", count + 1
+        found.append(name)
+    return found
+
+
 def digest(path: Path) -> str:
     """Return what tells a file from all others."""
-    from vizsynth.files import check_regular_file
-
     check_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

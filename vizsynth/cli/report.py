@@ -85,7 +85,9 @@ def command(
         "network": network, "weights": weights, "target": target, "layer": subject.layer,
         "inside": subject.inside, "size": size, "quick": quick, "seed": seed,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{photo.stem}-report", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(
+        out or common.usual_folder(photo.stem, "-report"), origin, overwrite=overwrite or resume
+    )
     parts = _earlier(folder.path, origin | settings, resume=resume, overwrite=overwrite)
     folder.check([*(f for kind in KINDS.values() for f in kind.files(subject)), PAGE], inputs=[photo])
     if "maps" in parts:
@@ -120,13 +122,14 @@ def command(
         there = f"; {folder.path / PAGE} shows what there is, --resume goes on" if parts else ""
         raise making.Stopped(f"interrupted at {now}{there}", 130) from None
     if as_json:
-        click.echo(json.dumps({**numbers, "out": str(folder.path)}, indent=2))
+        common.tell_json({**numbers, "out": str(folder.path)})
         return
     listed, explained = (parts["classes"]["numbers"][name] for name in ("classes", "target"))
     for one in listed[:5]:
-        click.echo(f"{one['probability']:6.1%}  {one['name']} ({one['label']})")
-    click.echo(f"\nexplained: {explained['name']} ({explained['label']}), p = {explained['probability']:.3f}")
-    click.echo(f"wrote {len(numbers['files'])} files into {folder.path}; the page: {folder.path / PAGE}")
+        common.tell(f"{one['probability']:6.1%}  {one['name']} ({one['label']})")
+    p = explained["probability"]
+    common.tell("", f"explained: {explained['name']} ({explained['label']}), p = {p:.3f}")
+    common.tell(f"wrote {len(numbers['files'])} files into {folder.path}; the page: {folder.path / PAGE}")
 
 
 def _with_maps(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -13,7 +13,7 @@ from vizsynth.cli.comparison import BRIGHTEST, one_a_pixel
 from vizsynth.cli.evaluate import measured
 from vizsynth.cli.explain import probabilities_of
 from vizsynth.cli.methods import METHODS, Method
-from vizsynth.texts import literal, printable
+from vizsynth.core.texts import literal, printable
 
 SIDE = 260  # pixels: the longer side of each picture in a sheet
 COLUMNS = 5

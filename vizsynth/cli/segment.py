@@ -1,15 +1,14 @@
 """`vizsynth segment`: the object of a photo, cut out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common
+from vizsynth.cli import common, folders
 from vizsynth.cli.output import OutputFolder
-from vizsynth.cli.photos import digest, look_at, read_photo
+from vizsynth.cli.photos import digest, distinct_names, look_at, read_photo
 
 SHEET = "sheet.png"
 SAMPLES, NOISE = 16, 0.1
@@ -62,16 +61,17 @@ def command(
     common.need_extra("matplotlib")
     if background >= foreground:
         raise common.BadInput(f"--background {background} must be under --foreground {foreground}")
-    paths = _photos(photos)
-    for path in paths:
-        look_at(path)
+    paths, skipped = _photos(photos)
+    folders.tell_skipped(skipped, quiet)
     origin = {
         "command": "segment", "photos": [{"name": p.name, "sha256": digest(p)} for p in paths],
         "network": network, "weights": weights, "target": target, "size": size, "seed": seed,
         "foreground": foreground, "background": background,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{photos[0].stem}-segment", origin, overwrite=overwrite)
-    names = _names(paths)
+    folder = OutputFolder(
+        out or common.usual_folder(photos[0].absolute().stem, "-segment"), origin, overwrite=overwrite
+    )
+    names = distinct_names(paths)
     folder.check([file for name in names for file in _files(name)] + [SHEET], inputs=paths)
     net = common.load_network(network, weights)
     common.need_classes(net, network)
@@ -95,31 +95,40 @@ def command(
     pictures[SHEET] = sheet(rows, row_labels=labels, column_labels=heads)
     numbers = {
         "masks": found,
+        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
         "versions": common.versions(),
         "device": jax.devices()[0].device_kind,
     }
     files = folder.write(pictures, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
         return
     for one in found:
-        click.echo(f"{one['photo']}: {one['name']}, {one['share_of_pixels']:.1%} of the photo")
-    click.echo(f"\nwrote into {folder.path}: {', '.join(files)}")
+        common.tell(f"{one['photo']}: {one['name']}, {one['share_of_pixels']:.1%} of the photo")
+    common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
 
 
-def _photos(given: tuple[Path, ...]) -> list[Path]:
-    from vizsynth.files import list_images
+def _photos(given: tuple[Path, ...]) -> tuple[list[Path], list[Any]]:
+    """Return the photos, and those of folders that cannot be read."""
+    from vizsynth.datasets.folders import Skipped
+    from vizsynth.files import ImageFileError, list_images
 
-    return [photo for path in given for photo in (list_images(path) if path.is_dir() else [path])]
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """Return the photos' names without their endings; those that occur twice are numbered."""
-    stems = [path.stem for path in paths]
-    return [
-        stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}"
-        for i, stem in enumerate(stems)
-    ]
+    found: list[Path] = []
+    skipped: list[Skipped] = []
+    for path in given:
+        if not path.is_dir():
+            look_at(path)
+            found.append(path)
+            continue
+        for photo in list_images(path):
+            try:
+                look_at(photo)
+                found.append(photo)
+            except (common.BadInput, ImageFileError, OSError) as error:
+                skipped.append(Skipped(photo, str(error)))
+    if not found:
+        raise common.BadInput(f"none of the {len(skipped)} photos can be read: {skipped[0].reason}")
+    return found, skipped
 
 
 def _files(name: str) -> tuple[str, str]:

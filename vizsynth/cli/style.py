@@ -1,6 +1,5 @@
 """`vizsynth style`: a photo's forms, painted as other pictures are."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +191,7 @@ def command(
         "average": average, "scales": scales, "steps_a_scale": steps if scales > 1 else None, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(
-        out or Path("out") / f"{content.stem}-styled", origin, overwrite=overwrite or resume
+        out or common.usual_folder(content.stem, "-styled"), origin, overwrite=overwrite or resume
     )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([STYLED, SHEET], inputs=[content, *styles, *masks])
@@ -262,9 +261,9 @@ def command(
     title = f"{network}: {', '.join(of_content)} of the first, {', '.join(of_style)} of the style"
     files = folder.write({STYLED: styled, SHEET: sheet([row], column_labels=labels, title=title)}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        click.echo(f"wrote into {folder.path}: {', '.join(files)}")
+        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
     making.finish(folder.path, made)
 
 

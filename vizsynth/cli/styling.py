@@ -163,13 +163,9 @@ def given(paths: Iterable[Path], quiet: bool) -> list[Given]:
 
 def names(pictures: Sequence[Given]) -> list[str]:
     """Return a name for each picture, each another: its file's, without the suffix."""
-    found: list[str] = []
-    for picture in pictures:
-        stem, count = picture.path.stem, 2
-        while stem in found:
-            stem, count = f"{picture.path.stem}-{count}", count + 1
-        found.append(stem)
-    return found
+    from vizsynth.cli.photos import distinct_names
+
+    return distinct_names(picture.path for picture in pictures)
 
 
 # What the library says --------------------------------------------------------------

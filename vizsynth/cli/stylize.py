@@ -1,6 +1,5 @@
 """`vizsynth stylize`: photos in a style that a network has learned, in one pass."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def command(
         "stylizer": None if stylizer is None else {"name": stylizer.name, "sha256": digest(stylizer)},
         "size": size,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / "stylized", origin, overwrite=overwrite)
+    folder = OutputFolder(out or common.usual_folder("stylized"), origin, overwrite=overwrite)
     folder.check([*files.values(), SHEET], inputs=photos)
 
     made: dict[str, Any] = {}
@@ -131,9 +130,9 @@ def command(
     made[SHEET] = sheet(rows, column_labels=["photo", *wanted], row_labels=names)
     written = folder.write(made, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": written}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": written})
     else:
-        click.echo(f"wrote into {folder.path}: {', '.join(written)}")
+        common.tell(f"wrote into {folder.path}: {', '.join(written)}")
 
 
 def _file_name(style: str) -> str:

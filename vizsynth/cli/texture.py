@@ -1,6 +1,5 @@
 """`vizsynth texture`: more of a texture than there is of it."""
 
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -142,7 +141,9 @@ def command(
         "command": "texture", "image": picture.described, "method": method, "size": list(shape),
         "source_size": source_size, "seed": seed, **settings,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{image.stem}-texture", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(
+        out or common.usual_folder(image.stem, "-texture"), origin, overwrite=overwrite or resume
+    )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([TEXTURE, SHEET], inputs=[image])
     key = jax.random.key(seed)
@@ -197,7 +198,7 @@ def command(
         numbers,
     )
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        click.echo(f"wrote into {folder.path}: {', '.join(files)}")
+        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
     making.finish(folder.path, [made])

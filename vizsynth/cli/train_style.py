@@ -1,14 +1,13 @@
 """`vizsynth train-style`: a network learns styles, so that `vizsynth stylize` needs one pass."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making, styling
+from vizsynth.cli import common, folders, making, styling
 from vizsynth.cli.output import OutputFolder
 from vizsynth.cli.photos import digest
 
@@ -120,8 +119,9 @@ def command(
 
     import vizsynth
     from vizsynth import ascent
+    from vizsynth.datasets.folders import Skipped, read_batches
     from vizsynth.figures import sheet
-    from vizsynth.files import list_images, read_image
+    from vizsynth.files import list_images
     from vizsynth.models import Picture, save_stylizer, stylizer
 
     found = list_images(photos)
@@ -142,12 +142,19 @@ def command(
         "content_weight": content_weight, "tv_weight": tv_weight, "learning_rate": learning_rate,
         "width": width, "blocks": blocks, "skips": skips, "seed": seed,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / f"{names[0]}-stylizer", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(
+        out or common.usual_folder(names[0], "-stylizer"), origin, overwrite=overwrite or resume
+    )
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([STYLIZER, SHEET], inputs=[*styles, *found])
 
     side = size * 4 // 3  # room for the crops to lie anywhere
-    seen = jnp.stack([read_image(path, (side, side)) for path in found])
+    skipped: list[Skipped] = []
+    read = [images for _, images in read_batches(found, side, batch_size=16, skipped=skipped)]
+    folders.tell_skipped(skipped, quiet)
+    if not read:
+        raise common.BadInput(f"none of the {len(found)} photos can be read: {skipped[0].reason}")
+    seen = jnp.concatenate(read)
     of = jnp.stack([picture.read((style_size, style_size)) for picture in pictures])
     key, run_key = jax.random.split(jax.random.key(seed))
     fresh = stylizer(names, widths=(width, 2 * width, 4 * width), blocks=blocks, skips=skips, key=key)
@@ -180,6 +187,7 @@ def command(
         "loss": styling.loss_summary(made.trace),
         "trace": [float(v) for v in np.nan_to_num(made.trace[0])],
         "frames": made.frames,
+        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
         "versions": common.versions(),
         "device": jax.devices()[0].device_kind,
     }
@@ -189,7 +197,7 @@ def command(
             Picture(name, license="unknown", origin=picture.path.name)
             for name, picture in zip(names, pictures, strict=True)
         ]
-        how = f"vizsynth train-style: {made.steps} steps, {len(found)} photos, judged by {network}"
+        how = f"vizsynth train-style: {made.steps} steps, {len(seen)} photos, judged by {network}"
         save_stylizer(path, trained, pictures=said, origin=how)
 
     top = (side - size) // 2
@@ -198,9 +206,9 @@ def command(
     shown = sheet([[row[0], *of], row], column_labels=["photo", *names], title=title)
     files = folder.write({STYLIZER: save, SHEET: shown}, numbers)
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": files}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        click.echo(f"wrote into {folder.path}: {', '.join(files)}")
+        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
     making.finish(folder.path, [made])
 
 

@@ -1,6 +1,5 @@
 """`vizsynth visualize`: the pictures that a network takes for a class, or that excite a channel, most."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def command(
         "command": "visualize", "network": network, "weights": weights, "layer": layer, "targets": targets,
         "recipe": recipe, "size": size, "seed": seed,
     }  # fmt: skip
-    folder = OutputFolder(out or Path("out") / "visualize", origin, overwrite=overwrite or resume)
+    folder = OutputFolder(out or common.usual_folder("visualize"), origin, overwrite=overwrite or resume)
     making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([*files, SHEET])
 
@@ -129,11 +128,11 @@ def command(
     written = folder.write(pictures, numbers)
 
     if as_json:
-        click.echo(json.dumps({**origin, **numbers, "out": str(folder.path), "files": written}, indent=2))
+        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": written})
     else:
         for text in captions:
-            click.echo(text)
-        click.echo(f"\nwrote into {folder.path}: {', '.join(written)}")
+            common.tell(text)
+        common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
     making.finish(folder.path, [made])
 
 

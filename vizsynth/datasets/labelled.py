@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vizsynth.core.paths import check_regular_file
 from vizsynth.datasets.cifar import is_cifar, read_cifar10
 from vizsynth.datasets.digits import read_digits
 from vizsynth.datasets.errors import DataError
@@ -65,6 +66,8 @@ def read_labelled(
     box = (size, size) if isinstance(size, int) else size
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: give a folder of class folders, an archive or a CSV")
+    if not path.is_dir():
+        check_regular_file(path, DataError)
     if is_cifar(path):
         return Parts(*(_resized(part, box) for part in read_cifar10(path)))
     if path.is_dir() and is_mnist(path):

@@ -383,5 +383,5 @@ def _digest(data: Any) -> str:
     """Return what tells a set of examples from others, without reading all of its images."""
     first, _ = data.read(np.arange(min(8, len(data.labels))))
     parts = (np.asarray(data.labels, np.int64), np.ascontiguousarray(first))
-    text = b"".join(part.tobytes() for part in parts) + "\0".join(data.classes).encode()
+    text = b"".join(part.tobytes() for part in parts) + "\0".join(data.classes).encode(errors="surrogatepass")
     return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,56 @@
+"""Paths that are no file's, and paths that are no text."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+
+
+def check_regular_file(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
+    """Raise an error if there is something at a path that is no file, before it is opened.
+
+    A pipe would be waited for without end, and a device has none. What is not there at all is left to whoever
+    opens it.
+
+    >>> check_regular_file("/dev/null")
+    Traceback (most recent call last):
+        ...
+    ValueError: /dev/null is a device, not a file; save what comes from it in a file, and give that
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        remedy = "" if stat.S_ISDIR(mode) else "; save what comes from it in a file, and give that"
+        raise error(f"{os.fspath(path)} is {kind}, not a file{remedy}")
+
+
+def utf8_path(path: Path) -> Path:
+    """Return a path to the same place that is UTF-8: libraries in C++ take no other.
+
+    A folder whose own path is not is reached by a link, which goes when the process ends.
+
+    >>> utf8_path(Path("/tmp/cat/state")).as_posix()
+    '/tmp/cat/state'
+    """
+    try:
+        os.fspath(path).encode()
+        return path
+    except UnicodeEncodeError:
+        folder = os.fsencode(path.absolute().parent)
+        link = Path(_links().name) / hashlib.sha256(folder).hexdigest()[:16]
+        with suppress(FileExistsError):
+            os.symlink(folder, os.fsencode(link))
+        return link / path.name
+
+
+@cache
+def _links() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="vizsynth-")
