@@ -3,7 +3,6 @@
 import difflib
 import io
 import os
-import secrets
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vizsynth.core.atomic import write_atomic
 from vizsynth.core.paths import check_regular_file
 from vizsynth.figures import as_picture
 
@@ -291,15 +291,9 @@ def _write(path: Path, encoded: bytes) -> None:
     folder = path.parent
     if path.is_dir():
         raise ImageFileError(f"cannot write {path}: it is a folder; give the name of a file in it")
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"  # the same folder, so the same file system
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(encoded)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, encoded)
     except OSError as error:
         reason = error.strerror or str(error)
         for parent in (folder, *folder.parents):

@@ -6,12 +6,12 @@
 import html
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from vizsynth.core.atomic import write_atomic
 from vizsynth.core.texts import printable
 from vizsynth.files import open_picture
 
@@ -121,12 +121,7 @@ def write_page(
         shown_by={row: [f for f in figures if row in f.rows] for row in rows or {}},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f".{secrets.token_hex(8)}.tmp")  # the same folder, so the same file system
-    try:
-        written.write_text(printable(text, keep="\n"), encoding="utf-8")
-        os.replace(written, path)
-    finally:
-        written.unlink(missing_ok=True)
+    write_atomic(path, printable(text, keep="\n"))
 
 
 def told(text: str) -> str:

@@ -8,7 +8,6 @@ weights come from and under which licence. Nothing in a file is ever executed.
 import dataclasses
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array
 
+from vizsynth.core.atomic import write_atomic
 from vizsynth.images import Standardize
 from vizsynth.models.alexnet import AlexNet, AlexNetConfig
 from vizsynth.models.layers import fold_batch_norm, undrawn
@@ -249,13 +249,8 @@ def write_tensors(
             raise WeightsError(f"numbers too large for {np.dtype(dtype)} in {', '.join(large)}")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = encode(contiguous, metadata=dict(metadata))
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # the same folder, so the same file system
     try:
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, data)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror or error}") from None
 

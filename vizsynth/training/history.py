@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array
 
+from vizsynth.core.atomic import write_atomic
+
 
 class Record(NamedTuple):
     """What an epoch gave."""
@@ -52,10 +54,7 @@ def is_over(history: Sequence[Record], epochs: int, patience: int | None) -> boo
 
 def write_history(path: str | Path, history: Sequence[Record]) -> None:
     """Write the records as JSON, whole or not at all."""
-    path = Path(path)
-    written = path.with_suffix(".new")
-    written.write_text(json.dumps([r._asdict() for r in history], indent=1) + "\n")
-    written.replace(path)
+    write_atomic(path, json.dumps([r._asdict() for r in history], indent=1) + "\n")
 
 
 def read_history(path: str | Path) -> tuple[Record, ...]:
