@@ -9,10 +9,11 @@ optax descends: what its transformations are given is the gradient of −J. Besi
 arguments the raw gradient (`grad`), the value and a function that evaluates −J (for line searches).
 """
 
-import hashlib
-import json
-import shutil
+import io
+import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import each
+from vizsynth.core.atomic import full_disk, full_disk_told
 from vizsynth.core.paths import utf8_path
+from vizsynth.core.work import WorkFolder
 from vizsynth.types import Key, Synthesis
 
 Objective = Callable[[Any, Key], Float[Array, ""]]
@@ -174,12 +177,14 @@ def chunks(
     every: int,
     folder: str | Path | None = None,
     origin: Mapping[str, Any] | None = None,
+    keep: Callable[[Synthesis], Mapping[str, np.ndarray]] | None = None,
 ) -> Iterator[Synthesis]:
     """Run a synthesis in chunks; give the picture, the chunk's trace and the state after each.
 
     Between chunks the host may show progress, keep frames, or stop. With a folder, each chunk's state is
     saved there before it is given out, and a run that finds one there goes on from it: it then ends bit
-    for bit as one that was not interrupted, however it was.
+    for bit as one that was not interrupted, however it was. The trace of all steps so far is saved beside
+    the state: `beside(folder)["trace"]`.
 
     Args:
         take: `take(state, steps)`, for instance
@@ -190,29 +195,40 @@ def chunks(
         folder: where the state is saved (and looked for).
         origin: what makes this run what it is (settings, seed), as JSON: a state that was saved by
             a run of another origin is refused.
+        keep: `keep(result)` returns arrays by name that are saved beside the state of a result.
 
     Raises:
         ValueError: steps or every below 1; a folder that holds the state of another run.
         Diverged: NaN or infinity; the last good picture is in the exception, and its state is saved.
+        OSError: the state cannot be saved; the one before it stays.
     """
     for name, value in (("steps", steps), ("every", every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     state = None
     done = 0
-    if folder is not None and has_checkpoint(folder):
-        check_origin(folder, origin)
-        state = restore(folder, jax.eval_shape(lambda: take(None, 1).state))
-        done = _steps_of(state)
-        if done >= steps:
-            yield take(state, 0)
+    kept: dict[str, np.ndarray] = {}
+    if folder is not None:
+        WorkFolder(folder).check(origin)
+        if has_checkpoint(folder):
+            state = restore(folder, jax.eval_shape(lambda: take(None, 1).state))
+            kept = beside(folder)
+            done = _steps_of(state)
+            if done >= steps:
+                yield take(state, 0)
     while done < steps:
         count = min(every, steps - done)
         result = jax.block_until_ready(take(state, count))
         reached = _steps_of(result.state)
+        trace = np.asarray(result.trace)
+        good = bool(np.isfinite(trace).all())
         if folder is not None:
-            save(folder, result.state, origin)
-        if not np.isfinite(np.asarray(result.trace)).all():
+            new = trace if good else trace[..., : reached - done]
+            kept["trace"] = np.concatenate([kept["trace"], new], axis=-1) if "trace" in kept else new
+            if good and keep is not None:
+                kept |= keep(result)
+            save(folder, result.state, origin, kept)
+        if not good:
             raise Diverged(reached, _cause(result), result)
         state, done = result.state, done + count
         yield result
@@ -235,11 +251,29 @@ def _cause(result: Synthesis) -> str:
 
 # Saving and taking up again --------------------------------------------------------
 
-_ORIGIN = "run.json"
+FILE = 8192  # bytes that a file takes beside what is in it, at most
+_STATE = "state"  # in a checkpoint's folder; what is beside it are files of arrays
 
 
-def save(folder: str | Path, state: Any, origin: Mapping[str, Any] | None = None) -> None:
+def save(
+    folder: str | Path,
+    state: Any,
+    origin: Mapping[str, Any] | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write a run's state into a folder. The state before it is there until this one is whole.
+
+    `run.json` in the folder names what is the run's own there; nothing else is touched.
+
+    Args:
+        folder: of the run alone, or one that holds other things too; it is made.
+        state: a pytree of arrays that has `step`.
+        origin: what makes the run what it is, as JSON.
+        beside: arrays by name that belong to this state; the function `beside` returns them.
+
+    Raises:
+        ValueError: the folder holds another run.
+        OSError: it cannot be written, for instance as the disk is full; the state before it stays.
 
     >>> import tempfile
     >>> import optax
@@ -251,43 +285,73 @@ def save(folder: str | Path, state: Any, origin: Mapping[str, Any] | None = None
     """
     import orbax.checkpoint as ocp  # seconds to import: only who saves waits for it
 
-    folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _ORIGIN
-    if not path.exists():
-        written = path.with_suffix(".new")
-        written.write_text(json.dumps({"origin": _digest(origin), "settings": origin}, indent=2, default=str))
-        written.replace(path)
-    before = _checkpoints(folder)
-    step = _steps_of(state)
-    if step in before:
-        shutil.rmtree(before.pop(step))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(utf8_path(folder / f"step-{step}"), _without_keys(state))
-    for path in before.values():
-        shutil.rmtree(path, ignore_errors=True)
+    work = WorkFolder(Path(folder).absolute())
+    work.begin(origin)
+    place = work.claim_new(f"step-{_steps_of(state)}")
+    try:
+        with full_disk_told(f"cannot save the run in {folder}"), _unlogged():
+            place.mkdir()
+            for name, array in (beside or {}).items():
+                (place / f"{name}.npy").write_bytes(_encoded(array))
+            _check_room(place, state)
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(utf8_path(place / _STATE), _without_keys(state))
+            work.tell({"checkpoint": place.name})  # from here on it is the run's state
+    except BaseException:
+        if _checkpoint(folder) != place:
+            with suppress(OSError):
+                work.remove(place.name)
+        raise
+    for name in work.names():
+        if name != place.name and name.startswith("step-"):
+            work.remove(name)
 
 
 def restore(folder: str | Path, like: Any) -> Any:
     """Return the state that was saved last, in the shapes and kinds of `like`."""
     import orbax.checkpoint as ocp
 
-    found = _checkpoints(Path(folder).absolute())
-    if not found:
+    path = _checkpoint(folder)
+    if path is None:
         raise FileNotFoundError(f"{folder} holds no saved run")
     plain = jax.eval_shape(_without_keys, like)
-    path = utf8_path(found[max(found)])
+    saved = utf8_path(path / _STATE)
     with ocp.StandardCheckpointer() as checkpointer:
         # Asked before anything is read: a reading that fails half way leaves tasks behind.
-        there: Any = checkpointer.metadata(path)
+        there: Any = checkpointer.metadata(saved)
         if _kinds(there.item_metadata.tree) != _kinds(plain):
             raise ValueError(f"{folder} holds the state of another run: its arrays are others")
         try:
-            read = checkpointer.restore(path, plain)
+            read = checkpointer.restore(saved, plain)
         except (ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{folder} holds the state of another run: {reason}") from None
     return _with_keys(read, like)
+
+
+def beside(folder: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays that were saved beside the last state, by name; `trace` is that of `chunks`.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    place = _checkpoint(folder)
+    found = {}
+    for path in sorted(place.glob("*.npy")) if place is not None else ():
+        try:  # mapped first: what the file says of its size is then compared with its size
+            found[path.stem] = np.array(np.lib.format.open_memmap(path, mode="r"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}; begin the run in another folder") from None
+    return found
+
+
+def _encoded(array: np.ndarray) -> bytes:
+    array = np.asarray(array)
+    file = io.BytesIO()
+    np.save(
+        file, array.astype(np.float32) if array.dtype.kind == "V" else array, allow_pickle=False
+    )  # bfloat16
+    return file.getvalue()
 
 
 def _kinds(tree: Any) -> list[tuple[tuple[int, ...], str]]:
@@ -297,30 +361,47 @@ def _kinds(tree: Any) -> list[tuple[tuple[int, ...], str]]:
 
 def has_checkpoint(folder: str | Path) -> bool:
     """Tell whether there is a run to take up again."""
-    return bool(_checkpoints(Path(folder)))
+    return _checkpoint(folder) is not None
 
 
 def check_origin(folder: str | Path, origin: Mapping[str, Any] | None) -> None:
     """Raise unless the run saved in a folder is of the given origin."""
-    path = Path(folder) / _ORIGIN
+    WorkFolder(folder).check_origin(origin)
+
+
+def _checkpoint(folder: str | Path) -> Path | None:
+    """Return the folder of the state that was saved last."""
+    work = WorkFolder(Path(folder).absolute())
+    name = work.told().get("checkpoint")
+    if name not in work.names():
+        return None
+    place = work.path / name
+    return place if not place.is_symlink() and (place / _STATE).is_dir() else None
+
+
+def _check_room(place: Path, state: Any) -> None:
+    """Raise if there is no room for a state. Orbax would notice half way, and leave threads behind."""
+    leaves = jax.tree.leaves(state)
+    count = sum(leaf.nbytes for leaf in leaves) + FILE * (len(leaves) + 16)
+    path = place / "room"
     try:
-        written = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise ValueError(f"{folder} does not say what run it holds; begin in another folder") from None
-    if written.get("origin") != _digest(origin):
-        theirs, ours = written.get("settings") or {}, json.loads(json.dumps(origin or {}, default=str))
-        other = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
-        which = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in other[:4])
-        raise ValueError(f"{folder} holds another run ({which}); give its settings, or another folder")
+        with path.open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, count)
+    except (AttributeError, OSError) as error:  # a system that cannot: Orbax will say
+        if full_disk(error) is not None:
+            raise
+    path.unlink()
 
 
-def _checkpoints(folder: Path) -> dict[int, Path]:
-    names = folder.glob("step-*") if folder.is_dir() else ()
-    return {int(p.name[5:]): p for p in names if p.name[5:].isdecimal()}
-
-
-def _digest(origin: Mapping[str, Any] | None) -> str:
-    return hashlib.sha256(json.dumps(origin or {}, sort_keys=True, default=str).encode()).hexdigest()
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep Orbax from logging what it raises as well, traceback after traceback."""
+    logger, silent = logging.getLogger("absl"), lambda record: False
+    logger.addFilter(silent)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silent)
 
 
 def _is_key(leaf: Any) -> bool:

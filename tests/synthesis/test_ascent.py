@@ -144,13 +144,15 @@ def take(state, steps, objective=bowl, optimizer=LBFGS):
 
 def test_a_saved_run_goes_on(tmp_path):
     run = partial(take, objective=noisy)
-    whole = list(ascent.chunks(run, steps=9, every=3))[-1]
+    parts = list(ascent.chunks(run, steps=9, every=3))
+    whole, trace = parts[-1], np.concatenate([part.trace for part in parts], axis=1)
     chunks = ascent.chunks(run, steps=9, every=3, folder=tmp_path / "run", origin={"seed": 1})
     next(chunks), chunks.close()
     again = list(ascent.chunks(run, steps=9, every=3, folder=tmp_path / "run", origin={"seed": 1}))
     assert len(again) == 2
     np.testing.assert_array_equal(again[-1].images, whole.images)
     assert [p.name for p in (tmp_path / "run").glob("step-*")] == ["step-9"]
+    np.testing.assert_array_equal(ascent.beside(tmp_path / "run")["trace"], trace)
     done = list(ascent.chunks(run, steps=9, every=3, folder=tmp_path / "run", origin={"seed": 1}))
     assert len(done) == 1 and done[0].trace.shape == (2, 0)
     np.testing.assert_array_equal(done[0].images, whole.images)
@@ -236,3 +238,55 @@ def test_a_run_that_was_killed_ends_bit_equal_to_one_that_was_not(tmp_path):
     whole = list(ascent.chunks(partial(take, objective=noisy), steps=12, every=2))[-1]
     np.testing.assert_array_equal(np.load(tmp_path / "killed" / "end.npy"), whole.images)
     assert json.loads((tmp_path / "killed" / "run.json").read_text())["settings"] == {"seed": 0}
+
+
+# What is not the run's ---------------------------------------------------------------
+
+
+def test_a_folder_that_is_called_as_a_step_is_not_the_runs(tmp_path):
+    for step in (3, 9, 12):
+        (tmp_path / f"step-{step}").mkdir()
+        (tmp_path / f"step-{step}" / "thesis.txt").write_text("mine")
+    assert not ascent.has_checkpoint(tmp_path)
+    run = partial(take, optimizer=SGD)
+    list(ascent.chunks(run, steps=6, every=3, folder=tmp_path))
+    list(ascent.chunks(run, steps=9, every=3, folder=tmp_path))
+    for step in (3, 9, 12):
+        assert (tmp_path / f"step-{step}" / "thesis.txt").read_text() == "mine"
+        assert len(list((tmp_path / f"step-{step}").iterdir())) == 1
+    assert int(ascent.restore(tmp_path, run(None, 1).state).step.min()) == 9
+
+
+def test_what_is_saved_beside_a_state_comes_back_with_it(tmp_path):
+    state = ascent.init(jnp.zeros(3), SGD, key=jax.random.key(0))
+    beside = {"trace": np.zeros((2, 0), np.float32), "names": np.asarray(["a", "\udcff"]), "n": np.asarray(3)}
+    ascent.save(tmp_path, state, None, beside)
+    found = ascent.beside(tmp_path)
+    assert {name: (a.dtype, a.tolist()) for name, a in found.items()} == {
+        name: (a.dtype, a.tolist()) for name, a in beside.items()
+    }
+    ascent.save(tmp_path, state, None, {"low": np.ones(2, jnp.bfloat16)})  # the same step once more
+    assert {name: a.tolist() for name, a in ascent.beside(tmp_path).items()} == {"low": [1.0, 1.0]}
+    assert len(list(tmp_path.glob("step-*"))) == 1
+
+
+def test_an_array_beside_a_state_is_not_larger_than_its_file(tmp_path):
+    ascent.save(tmp_path, ascent.init(jnp.zeros(3), SGD, key=jax.random.key(0)), None, {"n": np.zeros(2)})
+    (path,) = tmp_path.glob("step-0/n.npy")
+    path.write_bytes(path.read_bytes().replace(b"(2,)", b"(1000000000000,)", 1))
+    with pytest.raises(ValueError, match=r"n\.npy is damaged"):
+        ascent.beside(tmp_path)
+
+
+def test_a_state_that_cannot_be_saved_leaves_the_one_before(tmp_path, monkeypatch):
+    state = ascent.init(jnp.zeros(3), SGD, key=jax.random.key(0))
+    ascent.save(tmp_path, state)
+
+    def full(*_):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot save the run in"):
+        patch.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
+        ascent.save(tmp_path, state._replace(step=state.step + 5))
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-0"]
+    assert int(ascent.restore(tmp_path, state).step) == 0

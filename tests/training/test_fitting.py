@@ -274,3 +274,13 @@ def test_a_share_of_each_class_is_held_out() -> None:
         training.split(data, 1.0, key=KEY)
     with pytest.raises(ValueError, match="class red has one image"):
         training.split(coloured(3), 0.3, key=KEY)
+
+
+def test_a_history_of_others_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"history\.json"):
+        vizsynth.fit(
+            small(), coloured(8), **OPTIONS, folder=tmp_path, watch=lambda _: pytest.fail("computed")
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["history.json"]
+    assert (tmp_path / "history.json").read_text() == "mine"

@@ -27,6 +27,7 @@ from vizsynth import ascent
 from vizsynth import ops as arithmetic
 from vizsynth.chunks import check_count
 from vizsynth.compiling import jit
+from vizsynth.core.work import WorkFolder
 from vizsynth.entry import as_pytree
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
@@ -255,6 +256,7 @@ def fit(
     Raises:
         TypeError, ValueError: no labelled images; one class only; labels outside the classes; layers to
             freeze that are not there; a folder that holds another training.
+        FileExistsError: a `history.json` in the folder that is not this training's.
         Diverged: the loss became NaN or infinite. The last checkpoint stays.
 
     Example:
@@ -292,17 +294,19 @@ def fit(
     told |= {"optimizer": _name(optimizer), "schedule": _name(schedule), "augment": repr(augment)}
     told |= {"key": np.asarray(jax.random.key_data(key)).tolist(), "examples": _digest(data)}
     told |= {"validation": None if validation is None else _digest(validation)}
+    work = None if folder is None else WorkFolder(folder)
+    if work is not None:
+        work.check(told, [HISTORY])
     if folder is not None and ascent.has_checkpoint(folder):
-        ascent.check_origin(folder, told)
         state = ascent.restore(folder, jax.eval_shape(begin))
     else:
         state = begin()
 
     def save(state: State) -> None:
         nonlocal saved
-        if folder is not None:
-            ascent.save(folder, state, told)
-            write_history(Path(folder) / HISTORY, records(state.history))
+        if work is not None:
+            ascent.save(work.path, state, told)
+            write_history(work.claim(HISTORY), records(state.history))
             saved = time.monotonic()
 
     saved = time.monotonic()
