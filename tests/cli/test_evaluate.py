@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from command_line import Run, complaint, tree
 from PIL import Image
 
 import vizsynth
+from vizsynth.cli import evaluate
 from vizsynth.cli.common import pooled_layer
 from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS
@@ -95,3 +97,10 @@ def test_cam_has_its_layer_where_a_mean_follows() -> None:
     assert pooled_layer(vizsynth.models.vgg11(num_classes=3, key=jax.random.key(0))) is None
     assert pooled_layer(vizsynth.load("squeezenet1_1")) == "relu10"
     assert pooled_layer(vizsynth.load(str(WEIGHTS))) == "relu4"
+
+
+def test_what_asks_to_stop_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_score", lambda *_: signal.raise_signal(signal.SIGTERM))
+    ran = run("evaluate", "planted", *QUICK, "-o", tmp_path / "out")
+    assert ran.code == 143 and ran.err.splitlines()[-1] == "vizsynth: error: interrupted"
+    assert tree(tmp_path) == []

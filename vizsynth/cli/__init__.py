@@ -17,6 +17,8 @@ except ModuleNotFoundError:
 
 from vizsynth.cli.cache import use_cache
 from vizsynth.cli.common import say
+from vizsynth.core.atomic import told
+from vizsynth.core.signals import exit_code, interruptible
 from vizsynth.memory import keep_memory
 
 COMMANDS = (
@@ -85,17 +87,19 @@ def group() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
-    0: done. 1: it failed. 2: what was asked for, or given, cannot be. 130: interrupted.
+    0: done. 1: it failed. 2: what was asked for, or given, cannot be. 130: interrupted by Ctrl-C; 143: by
+    SIGTERM; 129: by SIGHUP (128 and the signal's number).
     """
     warnings.showwarning = _warn
     keep_memory()
     try:
-        use_cache()
-        code = group.main(args, prog_name="vizsynth", standalone_mode=False)
+        with interruptible():
+            use_cache()
+            code = group.main(args, prog_name="vizsynth", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         _complain("interrupted")
-        return 130
+        return exit_code(error.__cause__ or error)  # click has an exception of its own for it
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -120,7 +124,9 @@ def _report(error: Exception) -> int:
         case ValueError() | FileNotFoundError():
             _complain(str(error))
             return 2
-        case ModuleNotFoundError() | OSError():
+        case OSError():
+            _complain(told(error))
+        case ModuleNotFoundError():
             _complain(str(error))
         case MemoryError():
             _complain("there is not enough memory; give a smaller --size")
