@@ -1,8 +1,9 @@
 """`vizsynth train` and `vizsynth fine-tune`."""
 
 import json
+import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from command_line import Run, complaint, tree
 
 import vizsynth
-from vizsynth import training
+from vizsynth import ascent, training
 from vizsynth.cli import classifying
 from vizsynth.models.load import NETWORKS
 from vizsynth.models.vgg import VGGConfig
@@ -162,3 +163,31 @@ def test_bad_data_is_told_before_anything_is_written(run: Run, folder: Path, tmp
     ):
         assert message in complaint(run("train", data, "-n", "resnet18", "-q", "-o", out))
         assert not out.exists()
+
+
+class Saved(NamedTuple):
+    step: np.ndarray
+
+
+def test_what_asks_to_stop_is_told_by_the_exit_code(
+    run: Run, folder: Path, small_networks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(net: Any, data: Any, *, watch: Any, folder: Path, **_: Any) -> training.Fitted:
+        signal.raise_signal(signal.SIGHUP)
+        assert watch(training.Progress(1, 8, 1, np.float32(0.5), ()))
+        state = Saved(np.asarray(1, np.int32))
+        ascent.save(folder, state)
+        return training.Fitted(net, (), None, False, state)
+
+    monkeypatch.setattr(vizsynth, "fit", fit)
+    ran = run("train", folder, "-n", "vgg11_bn", *OPTIONS, "-q", "-o", tmp_path / "out")
+    assert ran.code == 129 and "interrupted after 0 of 2 epochs; --resume goes on from there" in ran.err
+    assert "state" in tree(tmp_path / "out")
+
+
+def test_a_state_of_others_stays(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    (tmp_path / "out" / "state" / "thesis.txt").write_text("mine")
+    for command in ("train", "fine-tune"):
+        assert "is not of a run" in complaint(run(command, folder, "-o", tmp_path / "out", "--overwrite"))
+    assert tree(tmp_path / "out") == ["state", "state/thesis.txt"]

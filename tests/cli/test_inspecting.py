@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,31 @@ def test_images_too_small_for_the_network_are_said(
     monkeypatch.setattr("vizsynth.cli.common.load_network", lambda name, chosen: net)
     ran = run("patches", collection, "--layer", "pool5", *SMALL, "-o", tmp_path / "out", "-q")
     assert "the images are too small for this network" in complaint(ran)
+
+
+def test_what_asks_a_search_to_stop_is_told_by_its_exit_code(
+    run: Run, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def update(net: Any, images: Any, *, patches: Any, **_: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return patches
+
+    monkeypatch.setattr(vizsynth, "update_patches", update)
+    ran = run("patches", collection, *SEARCH, "-q", "-o", tmp_path / "out")
+    assert ran.code == 143 and "interrupted after 2 of 9 images; --resume goes on" in ran.err
+    assert [name for name in tree(tmp_path / "out") if "/" not in name] == ["state"]
+
+
+def test_a_search_leaves_alone_what_is_not_its_own(
+    run: Run, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    (tmp_path / "out" / "state" / "thesis.txt").write_text("mine")
+    asked = ("patches", collection, *SEARCH, "-q", "-o")
+    assert "is not of a run" in complaint(run(*asked, tmp_path / "out", "--overwrite"))
+    assert tree(tmp_path / "out") == ["state", "state/thesis.txt"]
+
+    monkeypatch.setattr(vizsynth, "update_patches", lambda net, images, *, patches, **_: patches)
+    monkeypatch.setattr(searching, "_sheet", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert "the disk is full" in complaint(run(*asked, tmp_path / "new"), code=1)
+    assert not (tmp_path / "new").exists()

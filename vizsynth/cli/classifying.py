@@ -1,7 +1,6 @@
 """What `train` and `fine-tune` share: their options, the labelled images, the training, what it leaves."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 
 from vizsynth.cli import common, making
 from vizsynth.cli.output import OutputFolder
+from vizsynth.core.signals import exit_code
 
 NETWORK, HISTORY, CURVES = "network.safetensors", "history.json", "history.png"
 SCHEDULES = ("constant", "cosine", "one-cycle", "stairs")
@@ -140,9 +140,9 @@ def train(
     folder = OutputFolder(
         out or common.usual_folder(data.absolute().stem, f"-{common.plain_name(network)}"),
         origin,
-        overwrite=overwrite or resume,
+        overwrite=overwrite,
+        resume=resume,
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
     folder.check([NETWORK, HISTORY, CURVES], inputs=[data])
 
     key = jax.random.key(settings.seed)
@@ -158,18 +158,22 @@ def train(
     frozen = settings.freeze
     if settings.freeze_to is not None:
         frozen += training.up_to(net, models.layer_name(net, settings.freeze_to))
-    states = folder.path / making.STATE
-    if not resume:
-        shutil.rmtree(states, ignore_errors=True)
+    asked: Any = None
+
+    def watched(now: Any) -> bool:
+        nonlocal asked
+        asked = watch(now)
+        return bool(asked)
+
     try:
-        with _watched(network, settings.epochs, quiet) as watch:
+        with folder.working() as states, _watched(network, settings.epochs, quiet) as watch:
             fitted = vizsynth.fit(
                 net, examples, key=key, validation=held_out, epochs=settings.epochs,
                 batch_size=settings.batch_size, learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay, schedule=training.SCHEDULES[settings.schedule],
                 augment=augmentation(settings.augment, settings.size), frozen=frozen,
                 patience=settings.patience, folder=states, origin={"network": network, "weights": weights},
-                watch=watch,
+                watch=watched,
             )  # fmt: skip
     except training.Diverged as error:
         raise making.Stopped(str(error), 1) from None
@@ -205,8 +209,8 @@ def train(
         common.tell(_summary(fitted), f"wrote into {folder.path}: {', '.join(names)}")
     if not fitted.finished:
         steps = f"after {len(fitted.history)} of {settings.epochs} epochs"
-        raise making.Stopped(f"interrupted {steps}; --resume goes on from there", 130)
-    shutil.rmtree(states, ignore_errors=True)
+        raise making.Stopped(f"interrupted {steps}; --resume goes on from there", exit_code(asked))
+    folder.discard()
 
 
 def _tell(skipped: Sequence[Any], quiet: bool) -> None:
@@ -230,13 +234,13 @@ def _summary(fitted: Any) -> str:
 
 
 @contextmanager
-def _watched(what: str, epochs: int, quiet: bool) -> Iterator[Callable[[Any], bool]]:
-    """Give what `fit` calls after each step: it shows how far it is, and stops after a first Ctrl-C."""
+def _watched(what: str, epochs: int, quiet: bool) -> Iterator[Callable[[Any], Any]]:
+    """Give what `fit` is to call after each step: it shows how far it is, and returns what asked to stop."""
     shown, epoch = 0.0, 0
     with ExitStack() as stack, making.patient() as asked:
         advance: Callable[[int, np.ndarray], None] | None = None
 
-        def watch(now: Any) -> bool:
+        def watch(now: Any) -> Any:
             nonlocal shown, epoch, advance
             if advance is None:
                 advance = stack.enter_context(making.bar(what, now.steps, quiet))

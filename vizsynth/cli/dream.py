@@ -1,5 +1,6 @@
 """`vizsynth dream`: a network exaggerates what it sees in a photo."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import click
 import numpy as np
 
 from vizsynth.cli import common, making
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.output import FRAMES, OutputFolder
 from vizsynth.cli.photos import digest, read_photo
+from vizsynth.core.signals import Interrupted, exit_code
 
-DREAM, SHEET = "dream.png", "sheet.png"
+DREAM, SHEET, ZOOM = "dream.png", "sheet.png", "zoom.webp"
 USUAL = {"SqueezeNet": "fire7", "VGG": "relu4_3", "ResNet": "layer3.0", "AlexNet": "relu4"}
 
 
@@ -106,16 +108,20 @@ def command(
         "size": size, "seed": seed, "zooming": frames is not None,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(photo.stem, "-dream"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(photo.stem, "-dream"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([DREAM, SHEET], inputs=[photo])
+    if frames is None:
+        files, mine = [DREAM, SHEET], making.frames(every, octaves * steps, folder)
+    else:
+        files, mine = [DREAM, SHEET, ZOOM, *map(_frame, range(frames))], lambda name: False
+    folder.check(files, inputs=[photo] if guide is None else [photo, guide], frames=mine)
     key = jax.random.key(seed)
 
-    kept: list[str] = []
+    pictures: dict[str, Any] = {}
     if frames is not None:
         film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, **options)
-        made, kept = _film(film, folder.path, frames, photo.name, quiet)
+        made = _film(film, folder, frames, photo.name, quiet)
+        pictures[ZOOM] = partial(_animate, frames=[folder.path / name for name in made.frames])
     else:
         made = making.make(
             lambda state, count: vizsynth.deepdream(
@@ -123,10 +129,8 @@ def command(
             ),
             what=f"{photo.name} at {', '.join(chosen)}",
             steps=octaves * steps,
-            every=every if every is not None else None,
-            folder=folder.path,
-            origin=origin,
-            resume=resume,
+            every=every,
+            folder=folder,
             quiet=quiet,
         )
     dreamt = made.images[0]
@@ -136,43 +140,51 @@ def command(
         "objective": making.objective_summary(made.trace),
         "height": dreamt.shape[0],
         "width": dreamt.shape[1],
-        "frames": made.frames + kept,
+        "frames": made.frames,
         "versions": common.versions(),
         "device": jax.devices()[0].device_kind,
     }
     title = f"{network}, {', '.join(chosen)}, {octaves} octaves of {steps} steps"
-    files = folder.write({DREAM: dreamt, SHEET: sheet([[image, dreamt]], title=title)}, numbers)
+    pictures |= {DREAM: dreamt, SHEET: sheet([[image, dreamt]], title=title)}
+    files = folder.write(pictures, numbers)
     if as_json:
         common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
-        common.tell(f"wrote into {folder.path}: {', '.join([*files, *kept])}")
-    making.finish(folder.path, [made])
+        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
+    making.finish(folder, [made])
 
 
-def _film(film: Any, folder: Path, count: int, what: str, quiet: bool) -> tuple[making.Made, list[str]]:
-    """Write the frames as they come, and all of them as an animation; what there is when interrupted."""
-    from vizsynth.files import read_image, write_animation, write_image
-
+def _film(film: Any, folder: OutputFolder, count: int, what: str, quiet: bool) -> making.Made:
+    """Write the frames as they come; return what there is at the end, or when interrupted."""
     names: list[str] = []
-    stopped, frame = None, None
+    stopped, code, last = None, 0, None
     try:
         with making.bar(what, count, quiet, unit="frames") as advance, making.patient() as asked_to_stop:
             for found in film:
-                frame = np.asarray(found)
-                names.append(f"{making.FRAMES}/{len(names):04d}.png")
-                write_image(folder / names[-1], frame[0])
+                last = np.asarray(found)
+                folder.keep_frame(_frame(len(names)), last[0])
+                names.append(_frame(len(names)))
                 advance(len(names), np.zeros((1, 0)))
-                if asked_to_stop() and len(names) < count:
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        if frame is None:
+                if len(names) < count and (asked := asked_to_stop()):
+                    raise Interrupted(asked)
+    except BaseException as error:
+        if not names or not isinstance(error, KeyboardInterrupt):
+            folder.undo()
             raise
-        stopped = f"interrupted at frame {len(names)} of {count}"
-    if frame is None:
+        stopped, code = f"interrupted at frame {len(names)} of {count}", exit_code(error)
+    if last is None:
         raise click.ClickException("the run gave no frame")
-    write_animation(folder / "zoom.webp", (np.asarray(read_image(folder / name)) for name in names))
-    made = making.Made(frame, np.zeros((1, 0)), len(names), None, names, stopped)
-    return made, ["zoom.webp"]
+    return making.Made(last, np.zeros((1, 0)), len(names), None, names, stopped, code)
+
+
+def _frame(number: int) -> str:
+    return f"{FRAMES}/{number:04d}.png"
+
+
+def _animate(path: Path, frames: list[Path]) -> None:
+    from vizsynth.files import read_image, write_animation
+
+    write_animation(path, (np.asarray(read_image(frame)) for frame in frames))
 
 
 def usual_layer(net: Any) -> str:

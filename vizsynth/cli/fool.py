@@ -65,6 +65,7 @@ def command(
 
     import vizsynth
     from vizsynth.figures import sheet
+    from vizsynth.types import Synthesis
 
     net = common.load_network(network, weights)
     common.need_classes(net, network)
@@ -75,18 +76,20 @@ def command(
         "weights": weights, "to": label, "step_size": step_size, "size": size,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(photo.stem, "-fooled"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(photo.stem, "-fooled"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([FOOLED, DIFFERENCE, SHEET], inputs=[photo])
+    kept = making.frames(every, steps, folder)
+    folder.check([FOOLED, DIFFERENCE, SHEET], inputs=[photo], frames=kept)
 
     softmax = vizsynth.jit(lambda net, images: jax.nn.softmax(net(images)))
     before = np.asarray(softmax(net, image[None])[0], np.float64)
 
     def take(state: Any, count: int) -> Any:
+        if count == 0:
+            return Synthesis(state.images, jnp.zeros((1, 0)), state)
         # Some room, so that the picture still fools when it is rounded to eight bits.
         return vizsynth.fool(
-            net, image[None], label, steps=max(count, 1), step_size=step_size, margin=MARGIN, state=state
+            net, image[None], label, steps=count, step_size=step_size, margin=MARGIN, state=state
         )
 
     made = making.make(
@@ -94,9 +97,7 @@ def command(
         what=f"{photo.name} to {common.class_name(net, label)}",
         steps=steps,
         every=every,
-        folder=folder.path,
-        origin=origin,
-        resume=resume,
+        folder=folder,
         quiet=quiet,
         until=lambda state: bool(np.asarray(state.fooled).all()),
     )
@@ -146,7 +147,7 @@ def command(
         common.tell(f"before: {texts[0]}", f"after {made.steps} steps: {texts[1]}")
         common.tell(f"L2 {numbers['l2']:.3f}, Linf {numbers['linf']:.4f}")
         common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
-    making.finish(folder.path, [made])
+    making.finish(folder, [made])
     if now != label:
         raise click.ClickException(
             f"{made.steps} steps did not do; give more --steps, or a larger --step-size"

@@ -75,14 +75,15 @@ def command(
         "weights": weights, "layers": chosen, "tv": tv, "size": size, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(photo.stem, "-inverted"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(photo.stem, "-inverted"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([*files, SHEET], inputs=[photo])
+    names = [name.replace("/", "-") for name in chosen]
+    kept = making.frames(every, steps, folder, names)
+    folder.check([*files, SHEET], inputs=[photo], frames=kept)
     key = jax.random.key(seed)
 
     made: list[making.Made] = []
-    for name in chosen:
+    for name, run in zip(chosen, names, strict=True):
 
         def take(state: Any, count: int, name: str = name) -> Any:
             return vizsynth.invert(net, image[None], name, key=key, steps=count, tv_weight=tv, state=state)
@@ -93,11 +94,9 @@ def command(
                 what=f"{photo.name} at {name}",
                 steps=steps,
                 every=every,
-                folder=folder.path,
-                origin=origin,
-                resume=resume,
+                folder=folder,
                 quiet=quiet,
-                name=name.replace("/", "-"),
+                name=run,
             )
         )
         if made[-1].stopped is not None:
@@ -129,7 +128,7 @@ def command(
         for name in done:
             common.tell(f"{name:12} error {errors[name]:.4f}")
         common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
-    making.finish(folder.path, made)
+    making.finish(folder, made)
 
 
 def usual_layers(net: Any) -> list[str]:

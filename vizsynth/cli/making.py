@@ -1,20 +1,20 @@
 """What the commands that make pictures step by step share: progress, frames, interruption, resumption."""
 
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
 from vizsynth.cli import common
+from vizsynth.cli.output import ONLY, OutputFolder, frame, is_frame
+from vizsynth.core import signals
+from vizsynth.core.atomic import told
+from vizsynth.core.signals import Interrupted, exit_code
 from vizsynth.core.texts import printable
 
-STATE, FRAMES = "state", "frames"
 CHUNKS = 16  # how often, in a run, progress is shown and the state saved
 
 every = click.option(
@@ -39,14 +39,16 @@ class Made(NamedTuple):
 
     images: np.ndarray
     trace: np.ndarray
-    """The objective at each step that this run took."""
+    """The objective at each step, those of a run before included."""
     steps: int
     """How many steps were taken, those of a run before included."""
     state: Any
     frames: list[str]
-    """The frames that were kept, as paths in the folder."""
+    """The frames that were kept, as paths in the folder, those of a run before included."""
     stopped: str | None
     """Why it ended before its last step, if it did."""
+    code: int = 0
+    """The exit code then."""
 
 
 class Stopped(click.ClickException):
@@ -57,6 +59,20 @@ class Stopped(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+def frames(
+    every: int | None, steps: int, folder: OutputFolder, runs: Iterable[str] = (ONLY,)
+) -> Callable[[str], bool] | None:
+    """Return what tells of a name in DIR/frames whether it will be written; None where no frames are kept."""
+    if every is None:
+        return None
+    names = set(runs)  # a run that goes on counts from where it was stopped
+
+    def wanted(step: int) -> bool:
+        return 1 <= step <= steps and (bool(folder.resume) or step % every == 0 or step == steps)
+
+    return lambda name: is_frame(name, names, wanted)
+
+
 def chunk_size(steps: int, every: int | None) -> int:
     """Return how many steps to take at once: all chunks alike, so that they are one program."""
     if every is not None:
@@ -65,48 +81,29 @@ def chunk_size(steps: int, every: int | None) -> int:
     return next((n for n in range(least, 2 * least) if steps % n == 0), least)
 
 
-def check_state(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that what an earlier run left in the folder is wanted, or not there.
-
-    Raises:
-        BadInput: there is nothing to go on with; there is, and nobody said what to do with it.
-    """
-    from vizsynth.ascent import has_checkpoint
-
-    states = folder / STATE
-    left = any(map(has_checkpoint, (states, *states.glob("*"))))  # a run, or several that have names
-    if resume and not left:
-        raise common.BadInput(f"{folder} holds no run that was stopped; leave out --resume to begin one")
-    if left and not resume and not overwrite:
-        raise common.BadInput(
-            f"{folder} holds a run that was stopped: --resume goes on with it, --overwrite begins anew"
-        )
-
-
 def make(
     take: Callable[[Any, int], Any],
     *,
     what: str,
     steps: int,
     every: int | None,
-    folder: Path,
-    origin: Mapping[str, Any],
-    resume: bool,
+    folder: OutputFolder,
     quiet: bool,
     show: Callable[[Any], np.ndarray] | None = None,
-    name: str = "",
+    name: str = ONLY,
     until: Callable[[Any], bool] = lambda state: False,
 ) -> Made:
     """Run to the end, to an interruption, or to NaN; return what there is then.
+
+    A frame is saved with the state before it is written: a run that is killed between the two writes it when
+    it goes on.
 
     Args:
         take: `take(state, steps)` as `vizsynth.ascent.chunks` has it.
         what: the name beside the bar.
         steps: how many in all.
         every: how many lie between two frames; None keeps none.
-        folder: the state is saved in a folder of it.
-        origin: what makes the run what it is.
-        resume: whether to go on with a run there; else it is begun anew.
+        folder: where the state is saved and frames are kept; it knows whether a run there goes on.
         quiet: whether to show nothing.
         show: makes the picture of a frame; by default the images side by side.
         name: of the run among others in the folder.
@@ -114,80 +111,94 @@ def make(
     """
     from vizsynth import ascent
     from vizsynth.figures import grid
-    from vizsynth.files import write_image
 
-    saved = folder / STATE / name if name else folder / STATE
-    if not resume:
-        shutil.rmtree(saved, ignore_errors=True)
-    last, stopped, traces, frames = None, None, [], []
-    try:
-        with bar(what, steps, quiet) as advance, patient() as asked_to_stop:
-            chunks = ascent.chunks(
-                take, steps=steps, every=chunk_size(steps, every), folder=saved, origin=origin
-            )
-            for last in chunks:
-                traces.append(np.asarray(last.trace))
-                done = _steps(last)
-                if every is not None:
-                    picture = show(last) if show is not None else grid(list(np.asarray(last.images)))
-                    frames.append(f"{FRAMES}/{name + '-' if name else ''}{done:06d}.png")
-                    write_image(folder / frames[-1], picture)
-                advance(done, traces[-1])
-                if until(last.state):
-                    break
-                if asked_to_stop() and done < steps:
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
+    last, stopped, code = None, None, 0
+    with folder.working(name) as saved:
+        before = ascent.beside(saved)  # of a run that goes on; else nothing
+        traces = [before["trace"]] if "trace" in before else []
+        kept = [int(step) for step in before.get("frames", ())]
+        picture = before.get("frame")  # of the last of them, until it is written
+
+        def keep(result: Any) -> dict[str, np.ndarray]:
+            nonlocal picture
+            done = _steps(result)
+            if every is not None and done not in kept:
+                kept.append(done)
+                shown = show(result) if show is not None else grid(list(np.asarray(result.images)))
+                picture = np.asarray(shown)
+            found = {"frames": np.asarray(kept, np.int64)}
+            return found if picture is None else found | {"frame": picture}
+
+        def write_frame() -> None:
+            nonlocal picture
+            if picture is not None:
+                folder.keep_frame(frame(kept[-1], name), picture)
+                picture = None
+
+        if kept and (folder.path / frame(kept[-1], name)).exists():
+            picture = None
+        try:
+            with bar(what, steps, quiet) as advance, patient() as asked_to_stop:
+                write_frame()
+                for last in ascent.chunks(
+                    take, steps=steps, every=chunk_size(steps, every), folder=saved, origin=folder.origin,
+                    keep=keep,
+                ):  # fmt: skip
+                    traces.append(np.asarray(last.trace))
+                    done = _steps(last)
+                    write_frame()
+                    advance(done, traces[-1])
+                    if until(last.state):
+                        break
+                    if done < steps and (asked := asked_to_stop()):
+                        raise Interrupted(asked)
+        except KeyboardInterrupt as error:
+            if last is None:
+                raise
+            stopped = f"interrupted at step {_steps(last)} of {steps}; --resume goes on from there"
+            code = exit_code(error)
+        except ascent.Diverged as error:
+            last, stopped, code = error.last, str(error), 1
+            traces = [ascent.beside(saved)["trace"]]
+        except OSError as error:
+            if not folder.stopped:
+                raise
+            raise Stopped(f"{told(error)}; --resume goes on from what was saved", 1) from error
         if last is None:
-            raise
-        stopped = f"interrupted at step {_steps(last)} of {steps}; --resume goes on from there"
-    except ascent.Diverged as error:
-        last, stopped = error.last, str(error)
-    if last is None:
-        raise click.ClickException("the run gave no picture")
-    images, trace = np.asarray(last.images), np.concatenate(traces, axis=1) if traces else np.zeros((1, 0))
-    return Made(images, trace, _steps(last), last.state, frames, stopped)
+            raise click.ClickException("the run gave no picture")
+    images = np.asarray(last.images)
+    trace = np.concatenate(traces, axis=1) if traces else np.zeros((1, 0))
+    reached = _steps(last)
+    shown = [frame(step, name) for step in kept if step <= reached]
+    return Made(images, trace, reached, last.state, shown, stopped, code)
 
 
 @contextmanager
-def patient() -> Iterator[Callable[[], bool]]:
+def patient() -> Iterator[Callable[[], Any]]:
     """Let a first Ctrl-C wait until what is being computed and saved is whole; a second one stops at once.
 
-    Gives a function that tells whether there was one. What saves a state has event loops of its own, which
-    would swallow the signal.
+    SIGTERM and SIGHUP are as Ctrl-C. Gives a function that returns the signal, if there was one. What saves a
+    state has event loops of its own, which would swallow the signal.
     """
-    asked = False
 
-    def remember(*_: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
+    def tell() -> None:
         common.say("")  # behind what the terminal shows of Ctrl-C
         common.say("stopping after these steps; Ctrl-C again stops at once")
 
-    try:
-        before = signal.signal(signal.SIGINT, remember)
-    except ValueError:  # not the main thread: signals go elsewhere
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with signals.patient(tell) as asked:
+        yield asked
 
 
 def _steps(result: Any) -> int:
     return int(np.min(np.asarray(result.state.step)))
 
 
-def finish(folder: Path, made: Sequence[Made]) -> None:
+def finish(folder: OutputFolder, made: Sequence[Made]) -> None:
     """Forget the saved state of a run that is done; or say how one that is not can be gone on with."""
     for one in made:
         if one.stopped is not None:
-            diverged = not one.stopped.startswith("interrupted")
-            raise Stopped(one.stopped, 1 if diverged else 130)
-    shutil.rmtree(folder / STATE, ignore_errors=True)
+            raise Stopped(one.stopped, one.code)
+    folder.discard()
 
 
 @contextmanager

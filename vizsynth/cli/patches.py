@@ -2,9 +2,6 @@
 
 import csv
 import io
-import json
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,8 +14,9 @@ import numpy as np
 from vizsynth.cli import common, making
 from vizsynth.cli.folders import described_folder, tell_skipped
 from vizsynth.cli.output import OutputFolder
+from vizsynth.core.signals import exit_code
 
-SHEET, TABLE, SKIPPED = "patches.png", "patches.csv", "skipped.json"
+SHEET, TABLE = "patches.png", "patches.csv"
 DRAWN = 12  # channels in the sheet, unless they are named
 SIDE = 60  # pixels of a patch in the sheet, about
 SAVED_EVERY = 30.0  # seconds
@@ -102,47 +100,53 @@ def command(
         "network": network, "weights": weights, "layer": layer, "k": k, "size": side, "batch": batch,
     }  # fmt: skip
     chosen = OutputFolder(
-        out or common.usual_folder(folder.resolve().name, "-patches"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(folder.resolve().name, "-patches"),
+        origin,
+        overwrite=overwrite,
+        resume=resume,
     )
-    making.check_state(chosen.path, resume=resume, overwrite=overwrite)
     chosen.check([SHEET, TABLE], inputs=paths)
 
-    patches, skipped = _searched(
-        net, paths, start, layer=layer, side=side, batch=batch, state=chosen.path / making.STATE,
-        origin=origin, resume=resume, quiet=quiet,
-    )  # fmt: skip
-    tell_skipped(skipped, quiet)
-    read = len(paths) - len(skipped)
-    if read == 0:
-        shutil.rmtree(chosen.path / making.STATE, ignore_errors=True)
-        raise common.BadInput(f"none of the {len(paths)} images in {folder} can be read: {skipped[0].reason}")
-    if read < k:
-        common.say(f"there are {read} images, so {read} patches a channel, not {k}", quiet)
-    boxes = vizsynth.patch_boxes(net, patches, layer=layer, image_size=(side, side))
-    found = {
-        name: np.asarray(values) for name, values in zip(patches._fields, patches, strict=True)
-    } | {"boxes": boxes}  # fmt: skip
-    strongest = found["values"][:, 0]
-    alive = np.flatnonzero(strongest > 0)
-    if channels is None:
-        among = alive if alive.size else np.arange(count)
-        channels = [int(c) for c in among[np.linspace(0, len(among) - 1, min(DRAWN, len(among))).astype(int)]]
-    with common.progress(folder.name, ["the sheet"], quiet) as begin:
-        begin("the sheet")
-        picture = _sheet(net, layer, channels, found, paths, side, guided)
-    numbers = {
-        "images": read,
-        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
-        "patches_a_channel": min(read, k),
-        "channels": count,
-        "dead": np.flatnonzero(strongest == 0).tolist(),
-        "field": [int(n) for n in _largest(boxes)],
-        "drawn": channels,
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
-    }
-    files = chosen.write({SHEET: picture, TABLE: _table(found, names)}, numbers)
-    shutil.rmtree(chosen.path / making.STATE, ignore_errors=True)
+    with chosen.working() as state:
+        patches, skipped = _searched(
+            net, paths, start, layer=layer, side=side, batch=batch, state=state, origin=origin, quiet=quiet
+        )
+        tell_skipped(skipped, quiet)
+        read = len(paths) - len(skipped)
+        if read == 0:
+            chosen.discard()
+            raise common.BadInput(
+                f"none of the {len(paths)} images in {folder} can be read: {skipped[0].reason}"
+            )
+        if read < k:
+            common.say(f"there are {read} images, so {read} patches a channel, not {k}", quiet)
+        boxes = vizsynth.patch_boxes(net, patches, layer=layer, image_size=(side, side))
+        found = {
+            name: np.asarray(values) for name, values in zip(patches._fields, patches, strict=True)
+        } | {"boxes": boxes}  # fmt: skip
+        strongest = found["values"][:, 0]
+        alive = np.flatnonzero(strongest > 0)
+        if channels is None:
+            among = alive if alive.size else np.arange(count)
+            channels = [
+                int(c) for c in among[np.linspace(0, len(among) - 1, min(DRAWN, len(among))).astype(int)]
+            ]
+        with common.progress(folder.name, ["the sheet"], quiet) as begin:
+            begin("the sheet")
+            picture = _sheet(net, layer, channels, found, paths, side, guided)
+        numbers = {
+            "images": read,
+            "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
+            "patches_a_channel": min(read, k),
+            "channels": count,
+            "dead": np.flatnonzero(strongest == 0).tolist(),
+            "field": [int(n) for n in _largest(boxes)],
+            "drawn": channels,
+            "versions": common.versions(),
+            "device": jax.devices()[0].device_kind,
+        }
+        files = chosen.write({SHEET: picture, TABLE: _table(found, names)}, numbers)
+    chosen.discard()
     if as_json:
         common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
         return
@@ -160,7 +164,6 @@ def _searched(
     batch: int,
     state: Path,
     origin: dict[str, Any],
-    resume: bool,
     quiet: bool,
 ) -> tuple[Any, list[Any]]:
     """Go through the images, from where a search was stopped; return the patches and what was skipped."""
@@ -173,22 +176,21 @@ def _searched(
 
     search = Search(np.asarray(0, np.int32), start)
     skipped: list[Skipped] = []
-    if resume:
-        ascent.check_origin(state, origin)
+    if ascent.has_checkpoint(state):
         search = ascent.restore(state, search)
-        there = json.loads((state / SKIPPED).read_text()) if (state / SKIPPED).exists() else []
-        known = [(place, Skipped(paths[place], reason)) for place, reason in there]
-        skipped = [one for place, one in known if place < int(search.step)]
-    else:
-        shutil.rmtree(state, ignore_errors=True)
+        beside = ascent.beside(state)
+        reasons = zip(beside["skipped"], beside["reasons"], strict=True)
+        skipped = [Skipped(paths[place], str(reason)) for place, reason in reasons]
     places = {path: place for place, path in enumerate(paths)}
 
     def save() -> None:
-        state.mkdir(parents=True, exist_ok=True)
-        written = (state / SKIPPED).with_suffix(".new")
-        written.write_text(json.dumps([[places[one.path], one.reason] for one in skipped]))
-        os.replace(written, state / SKIPPED)
-        ascent.save(state, search, origin)
+        # One may have been read ahead: it comes again.
+        known = [one for one in skipped if places[one.path] < int(search.step)]
+        beside = {
+            "skipped": np.asarray([places[one.path] for one in known], np.int64),
+            "reasons": np.asarray([one.reason for one in known], np.str_),
+        }
+        ascent.save(state, search, origin, beside)
 
     first = int(search.step)
     saved = time.monotonic()
@@ -215,7 +217,7 @@ def _searched(
             if stop:
                 raise making.Stopped(
                     f"interrupted after {int(search.step)} of {len(paths)} images; --resume goes on",
-                    130,
+                    exit_code(stop),
                 )
     return search.patches, skipped
 

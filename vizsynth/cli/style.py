@@ -191,10 +191,11 @@ def command(
         "average": average, "scales": scales, "steps_a_scale": steps if scales > 1 else None, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(content.stem, "-styled"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(content.stem, "-styled"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([STYLED, SHEET], inputs=[content, *styles, *masks])
+    runs = [f"scale-{number}" for number in range(1, scales + 1)] if scales > 1 else [making.ONLY]
+    kept = making.frames(every, steps, folder, runs)
+    folder.check([STYLED, SHEET], inputs=[content, *styles, *masks], frames=kept)
 
     def style_side(side: styling.Size) -> int:
         return style_size or max(1, round(max(side) * style_scale))
@@ -203,7 +204,7 @@ def command(
     styling.warn_of_small_styles(net, shown, of_style)
     key = jax.random.key(seed)
     made: list[making.Made] = []
-    for number, side in enumerate(sides, 1):
+    for run, side in zip(runs, sides, strict=True):
         image = photo.read(side)
         of = [_colored(p.read(styling.scaled(p.size, style_side(side))), image, colors) for p in pictures]
         where = [_region(mask, side) for mask in regions] or None
@@ -230,12 +231,10 @@ def command(
                 what=told if scales == 1 else f"{told}, {side[1]}x{side[0]}",
                 steps=steps,
                 every=every,
-                folder=folder.path,
-                origin=origin,
-                resume=resume,
+                folder=folder,
                 quiet=quiet,
                 show=show,
-                name=f"scale-{number}" if scales > 1 else "",
+                name=run,
             )
         )
         if made[-1].stopped is not None:
@@ -264,7 +263,7 @@ def command(
         common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
         common.tell(f"wrote into {folder.path}: {', '.join(files)}")
-    making.finish(folder.path, made)
+    making.finish(folder, made)
 
 
 def _check_masks(masks: list[styling.Given], photo: styling.Given) -> None:

@@ -142,10 +142,9 @@ def command(
         "source_size": source_size, "seed": seed, **settings,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(image.stem, "-texture"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(image.stem, "-texture"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([TEXTURE, SHEET], inputs=[image])
+    folder.check([TEXTURE, SHEET], inputs=[image], frames=making.frames(every, steps, folder))
     key = jax.random.key(seed)
 
     if method == GRAM:
@@ -164,9 +163,7 @@ def command(
             what=f"the texture of {image.name}",
             steps=steps,
             every=every,
-            folder=folder.path,
-            origin=origin,
-            resume=resume,
+            folder=folder,
             quiet=quiet,
         )
     else:
@@ -201,4 +198,4 @@ def command(
         common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
         common.tell(f"wrote into {folder.path}: {', '.join(files)}")
-    making.finish(folder.path, [made])
+    making.finish(folder, [made])

@@ -143,10 +143,10 @@ def command(
         "width": width, "blocks": blocks, "skips": skips, "seed": seed,
     }  # fmt: skip
     folder = OutputFolder(
-        out or common.usual_folder(names[0], "-stylizer"), origin, overwrite=overwrite or resume
+        out or common.usual_folder(names[0], "-stylizer"), origin, overwrite=overwrite, resume=resume
     )
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([STYLIZER, SHEET], inputs=[*styles, *found])
+    kept = making.frames(every, steps, folder)
+    folder.check([STYLIZER, SHEET], inputs=[*styles, *found], frames=kept)
 
     side = size * 4 // 3  # room for the crops to lie anywhere
     skipped: list[Skipped] = []
@@ -174,9 +174,7 @@ def command(
         what=f"learning {', '.join(names)}",
         steps=steps,
         every=every,
-        folder=folder.path,
-        origin=origin,
-        resume=resume,
+        folder=folder,
         quiet=quiet,
     )
     trained = made.state.params
@@ -209,7 +207,7 @@ def command(
         common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
     else:
         common.tell(f"wrote into {folder.path}: {', '.join(files)}")
-    making.finish(folder.path, [made])
+    making.finish(folder, [made])
 
 
 def _digest_of_all(paths: list[Path]) -> str:

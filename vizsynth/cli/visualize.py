@@ -86,9 +86,8 @@ def command(
         "command": "visualize", "network": network, "weights": weights, "layer": layer, "targets": targets,
         "recipe": recipe, "size": size, "seed": seed,
     }  # fmt: skip
-    folder = OutputFolder(out or common.usual_folder("visualize"), origin, overwrite=overwrite or resume)
-    making.check_state(folder.path, resume=resume, overwrite=overwrite)
-    folder.check([*files, SHEET])
+    folder = OutputFolder(out or common.usual_folder("visualize"), origin, overwrite=overwrite, resume=resume)
+    folder.check([*files, SHEET], frames=making.frames(every, steps, folder))
 
     take = _take(net, network, jnp.asarray(targets), layer, recipe, size, jax.random.key(seed))
     made = making.make(
@@ -96,9 +95,7 @@ def command(
         what=", ".join(names) if len(names) < 4 else f"{len(names)} pictures",
         steps=steps,
         every=every,
-        folder=folder.path,
-        origin=origin,
-        resume=resume,
+        folder=folder,
         quiet=quiet,
     )
     shown = made.images if recipe == ROBUST else np.stack([stretch(image) for image in made.images])
@@ -133,7 +130,7 @@ def command(
         for text in captions:
             common.tell(text)
         common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
-    making.finish(folder.path, [made])
+    making.finish(folder, [made])
 
 
 def _take(net: Any, network: str, targets: Any, layer: str | None, recipe: str, size: int, key: Any) -> Any:
