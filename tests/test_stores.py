@@ -123,7 +123,7 @@ def test_each_process_begins_with_its_share_and_goes_on_with_the_others(
     for process in range(processes):
         writer = Writer.__new__(Writer)
         writer.names, writer.process, writer.processes = ("",) * count, process, processes
-        writer._seen = stores._Journals(Path("nowhere"), count)
+        writer._seen = stores._Journals(Path("nowhere"), [""] * count)
         for i in done & set(range(count)):
             writer._seen.state[i] = stores._DONE
         writers.append(writer)
@@ -412,3 +412,120 @@ def test_the_digest_tells_weights_apart() -> None:
         {"conv": {"kernel": np.arange(6.0).reshape(2, 3)}, "bias": np.asarray([0, 1e-9])},
     ]
     assert len({stores.digest(tree) for tree in (net, *others)}) == 5
+
+
+# What is not the store's --------------------------------------------------------------
+
+
+def changed(store: Path, **changes: Any) -> dict[str, Any]:
+    record = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps(record | changes))
+    return record
+
+
+@pytest.mark.parametrize("name", ["../victim", "..", "", ".", "maps/../../victim", "/tmp/victim", "a\\b"])
+def test_a_name_in_a_manifest_leads_nowhere_else(store: Path, name: str) -> None:
+    victim = store.parent / "victim"
+    victim.mkdir()
+    (victim / "zarr.json").write_text("precious")
+    arrays = changed(store)["arrays"]
+    changed(store, arrays={name: arrays["maps"]})
+    for use in (stores.remove_store, open_store, Writer, stores.arrays_of):
+        with pytest.raises(StoreError, match="no store's, or it is damaged"):
+            use(store)
+    assert (victim / "zarr.json").read_text() == "precious" and (store / "manifest.json").exists()
+    with pytest.raises(StoreError, match="cannot be called"):
+        create_store(store.parent / "new", origin={}, names=NAMES, results={name: one()})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arrays": []},
+        {"arrays": {"maps": 3}},
+        {"arrays": {"maps": {"shape": [10, -1], "dtype": "float32"}}},
+        {"arrays": {"maps": {"shape": [11, 2], "dtype": "float32"}}},
+        {"arrays": {"maps": {"shape": [10, "2"], "dtype": "float32"}}},
+        {"arrays": {"maps": {"shape": [10, 2], "dtype": "float33"}}},
+        {"names": "0123456789"},
+        {"names": [3] * 10},
+        {"origin": None},
+        {"format": None},
+    ],
+)
+def test_a_manifest_that_is_not_sound_is_refused(store: Path, changes: dict[str, Any]) -> None:
+    changed(store, **changes)
+    with pytest.raises(StoreError, match="damaged"):
+        open_store(store)
+
+
+def test_an_array_that_is_a_link_is_refused(store: Path) -> None:
+    (store / "maps").rename(store.parent / "theirs")
+    (store / "maps").symlink_to(store.parent / "theirs")
+    for use in (stores.remove_store, open_store, Writer):
+        with pytest.raises(StoreError, match="damaged"):
+            use(store)
+    assert (store.parent / "theirs" / "zarr.json").exists()
+
+
+def test_somebody_elses_manifest_stays(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a page of the web"}')
+    with pytest.raises(StoreError, match="no store's"):
+        stores.remove_store(tmp_path)
+    with pytest.raises(StoreError, match="holds a store"):
+        create_store(tmp_path, origin={}, names=NAMES, results=RESULTS)
+    assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+def test_removing_takes_chunks_and_journals_of_its_own_alone(store: Path) -> None:
+    with Writer(store) as writer:
+        write(writer, 1)
+    theirs = {
+        "maps/mine.txt": "mine",
+        "journal-2024.jsonl": '{"index": 1, "name": "01.png", "done": true}\n',
+        "journal-1-of-2-x.jsonl": '{"index": 1, "name": "of another store", "done": true}\n',
+    }
+    for name, text in theirs.items():
+        (store / name).write_text(text)
+    (store.parent / "elsewhere").write_text('{"index": 2, "name": "02.png", "done": true}\n')
+    (store / "journal-0-of-1-y.jsonl").symlink_to(store.parent / "elsewhere")
+    assert np.flatnonzero(open_store(store).done).tolist() == [1], "nor are they read"
+    stores.remove_store(store)
+    left = sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
+    assert left == sorted([*theirs, "journal-0-of-1-y.jsonl"])
+    create_store(store, origin=ORIGIN, names=NAMES, results=RESULTS)  # beside them
+    assert not open_store(store).done.any()
+
+
+def test_an_array_does_not_begin_in_another(store: Path) -> None:
+    (store / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="maps is there already"):
+        create_store(store, origin=ORIGIN, names=NAMES, results=RESULTS)
+    assert (store / "maps" / "zarr.json").exists() and not (store / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("line", ['{"index": 5.0, "name": "05.png", "done": true}', "[" * 100_000, "3"])
+def test_an_odd_line_counts_for_nothing(store: Path, line: str) -> None:
+    (store / "journal-0-of-1-z.jsonl").write_text(f"{line}\n")
+    assert not open_store(store).done.any()
+
+
+def test_a_full_disk_is_told_as_that(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __getitem__(self, _: int) -> "Failing":
+            return self
+
+        write = dtype = property(lambda self: self)
+        numpy_dtype = np.dtype("float32")
+
+        def __call__(self, _: Any) -> "Failing":
+            return self
+
+        def result(self) -> None:
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing c.1: No space left on device")
+
+    with Writer(store) as writer:
+        writer._arrays = {"maps": Failing(), "labels": Failing()}
+        with pytest.raises(OSError, match=r"cannot write into the store in .*: No space left"):
+            write(writer, 1)
+    assert not open_store(store).done.any()

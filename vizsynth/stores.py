@@ -21,8 +21,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,10 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from vizsynth.core.atomic import full_disk_told, is_plain, read_record, sync_folder, write_atomic
 from vizsynth.core.paths import utf8_path
 
-# Written is JSON with "backslashreplace": what of a file's name is not UTF-8 stands there as JSON spells it.
+# A journal is JSON with "backslashreplace": what of a file's name is not UTF-8 stands there as JSON spells it.
 MANIFEST = "manifest.json"
+JOURNAL = re.compile(r"journal-\d+-of-\d+-[\w-]+\.jsonl")
+CHUNK = re.compile(r"(zarr\.json|c(\.\d+)*)(\.__lock)?")  # with the name that a chunk has while it is written
+LINE = 1 << 20  # bytes of a journal's line, at most
 FORMAT = 1
 NAMED = 3  # files of a list that messages name
 
@@ -118,25 +122,31 @@ def create_store(
         for name, one in results.items()
     }
     record = {"format": FORMAT, "origin": dict(origin), "arrays": arrays, "names": list(names)}
+    if wrong := [name for name in arrays if not is_plain(name)]:
+        raise StoreError(f"an array cannot be called {wrong[0]!r}: its name is that of a folder in the store")
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    written = folder / f".{secrets.token_hex(8)}.tmp"
+    taken = [name for name in arrays if os.path.lexists(folder / name) and not _is_free(folder / name)]
+    if taken and not has_store(folder):
+        raise StoreError(f"{folder / taken[0]} is there already; choose another folder")
     try:
-        with written.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(record, file, ensure_ascii=False, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(written, folder / MANIFEST)  # appears whole, and fails where there is one
-        except FileExistsError:
-            raise StoreError(f"{folder} holds a store; open it, or choose another folder") from None
-        except OSError:  # a file system without links: nothing better than to look first
-            if has_store(folder):
-                raise StoreError(f"{folder} holds a store; open it, or choose another folder") from None
-            os.replace(written, folder / MANIFEST)
-    finally:
-        written.unlink(missing_ok=True)
-    _sync_folder(folder)
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        write_atomic(folder / MANIFEST, text, new=True, sync=True)
+    except FileExistsError:
+        raise StoreError(f"{folder} holds a store; open it, or choose another folder") from None
+    except OSError:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     _open_arrays(folder, arrays)
+
+
+def _is_free(place: Path) -> bool:
+    """Tell whether an array can lie in a folder that is there: nothing in it is called as its chunks are."""
+    if place.is_symlink() or not place.is_dir():
+        return False
+    return not any(CHUNK.fullmatch(name) for name in os.listdir(place))
 
 
 def check_store(
@@ -190,19 +200,35 @@ def wait_for_store(path: str | os.PathLike[str], *, seconds: float) -> None:
 
 
 def remove_store(path: str | os.PathLike[str]) -> None:
-    """Remove a store, and nothing else that is in its folder. What is no store is left alone."""
+    """Remove a store, and nothing else that is in its folder, or in those of its arrays.
+
+    Raises:
+        StoreError: what is there is no store's, or damaged: nobody knows what is its own.
+    """
     folder = Path(path)
     if not has_store(folder):
         return
-    try:
-        arrays = list(_manifest(folder)["arrays"])
-    except StoreError:
-        arrays = []
+    there = _manifest(folder)
+    journals = [path for path in _journals(folder) if _is_of(path, there["names"])]
     (folder / MANIFEST).unlink()  # first: what is left is no store
-    for name in arrays:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for journal in _journals(folder):
+    for name in there["arrays"]:
+        if not (folder / name).is_symlink():
+            for chunk in (folder / name).glob("*"):
+                if CHUNK.fullmatch(chunk.name) and not chunk.is_dir():
+                    chunk.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (folder / name).rmdir()
+    for journal in journals:
         journal.unlink(missing_ok=True)
+
+
+def arrays_of(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a store's arrays; none where there is no store.
+
+    Raises:
+        StoreError: what is there is no store's, or damaged.
+    """
+    return list(_manifest(Path(path))["arrays"]) if has_store(path) else []
 
 
 def open_store(path: str | os.PathLike[str]) -> Stored:
@@ -215,9 +241,9 @@ def open_store(path: str | os.PathLike[str]) -> Stored:
     folder = Path(path)
     there = _manifest(folder)
     arrays = _open_arrays(folder, there["arrays"], read=True)
-    seen = _Journals(folder, len(there["names"]))
-    seen.refresh()
     names = tuple(there["names"])
+    seen = _Journals(folder, names)
+    seen.refresh()
     done = np.frombuffer(bytes(seen.state), np.uint8) == _DONE
     broken = {names[i]: reason for i, reason in sorted(seen.reasons.items()) if not done[i]}
     return Stored(arrays, names, done, broken, there["origin"])
@@ -248,13 +274,13 @@ class Writer:
         self.names: tuple[str, ...] = tuple(there["names"])
         self.process, self.processes = process, processes
         self._arrays = _open_arrays(self.folder, there["arrays"])
-        self._seen = _Journals(self.folder, len(self.names))
+        self._seen = _Journals(self.folder, self.names)
         self._seen.refresh()
         self._seen.forget_broken()
         unique = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._path = self.folder / f"journal-{process}-of-{processes}-{unique}.jsonl"
         self._journal = self._path.open("x", encoding="utf-8", errors="backslashreplace")
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def missing(self) -> Iterator[int]:
         """Yield the images that nobody has done so far: the own share in order, then the others' mixed."""
@@ -285,8 +311,9 @@ class Writer:
             for name, values in results.items()
             for i, value in zip(indices, values, strict=True)
         ]
-        for one in writing:
-            one.result()
+        with full_disk_told(f"cannot write into the store in {self.folder}"):
+            for one in writing:
+                one.result()
         self._note([{"index": int(i), "name": self.names[i], "done": True} for i in indices])
 
     def broken(self, index: int, reason: str) -> None:
@@ -322,9 +349,9 @@ _DONE, _BROKEN = 1, 2
 class _Journals:
     """What all journals say, read on from where they ended when they were last read."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder = folder
-        self.state = bytearray(count)  # a byte an image: 0 is missing
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = folder, names
+        self.state = bytearray(len(names))  # a byte an image: 0 is missing
         self.reasons: dict[int, str] = {}
         self._read: dict[Path, int] = {}
 
@@ -344,13 +371,11 @@ class _Journals:
             self._read[path] = begin
 
     def _take(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            index = record["index"]
-            reason = record.get("broken")
-            if not 0 <= index < len(self.state) or (reason is None and record.get("done") is not True):
-                return
-        except (ValueError, KeyError, TypeError, AttributeError):  # a disk that failed: it is done again
+        record = _noted(line, self.names)
+        if record is None:  # a disk that failed: it is done again
+            return
+        index, reason = record["index"], record.get("broken")
+        if reason is None and record.get("done") is not True:
             return
         if reason is None:
             self.state[index] = _DONE
@@ -366,7 +391,27 @@ class _Journals:
 
 
 def _journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob("journal-*.jsonl"))
+    """Return the files that may be journals, by their names; no links."""
+    found = (path for path in folder.glob("journal-*.jsonl") if JOURNAL.fullmatch(path.name))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def _is_of(journal: Path, names: Sequence[str]) -> bool:
+    """Tell whether a journal is of the store of these files: its first line says so, if it has one."""
+    with journal.open("rb") as file:
+        line = file.readline(LINE)
+    return not line.endswith(b"\n") or _noted(line, names) is not None
+
+
+def _noted(line: bytes, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a line says of an image of the store; None where it says nothing of one."""
+    try:
+        record = json.loads(line)
+        index = record["index"]
+        known = type(index) is int and index >= 0 and names[index] == record["name"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return record if known else None
 
 
 # On the disk -------------------------------------------------------------------------
@@ -382,16 +427,37 @@ def _tensorstore() -> Any:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["format"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{folder} holds no store: there is no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{path} is no store's, or it is damaged; begin a store in another folder") from None
-    if known != FORMAT:
+    if not has_store(folder):
+        raise StoreError(f"{folder} holds no store: there is no {MANIFEST}")
+    record = read_record(path)
+    known = None if record is None else record.get("format")
+    if isinstance(known, int) and known != FORMAT:
         raise StoreError(f"{folder} holds a store of format {known}; this version reads format {FORMAT}")
+    if record is None or known is None or not _is_sound(folder, record):
+        raise StoreError(f"{path} is no store's, or it is damaged; begin a store in another folder")
     return record
+
+
+def _is_sound(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest says what a store's does, and of nothing outside the folder."""
+    arrays, names, origin = (record.get(key) for key in ("arrays", "names", "origin"))
+    if not (isinstance(arrays, dict) and isinstance(names, list) and isinstance(origin, dict)):
+        return False
+    if not all(isinstance(name, str) for name in names):
+        return False
+    for name, array in arrays.items():
+        if not is_plain(name) or (folder / name).is_symlink() or not isinstance(array, dict):
+            return False
+        shape, dtype = array.get("shape"), array.get("dtype")
+        if not isinstance(shape, list) or shape[:1] != [len(names)] or not isinstance(dtype, str):
+            return False
+        if not all(type(n) is int and n >= 0 for n in shape):
+            return False
+        try:
+            np.dtype(dtype)
+        except TypeError:
+            return False
+    return True
 
 
 def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False) -> dict[str, Any]:
@@ -427,20 +493,11 @@ def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False)
         else:
             opening[name] = ts.open(spec, open=True, create=True)
     try:
-        return {name: one.result() for name, one in opening.items()}
+        with full_disk_told(f"cannot write into the store in {folder}"):
+            return {name: one.result() for name, one in opening.items()}
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise StoreError(f"{folder} holds a store that cannot be opened: {reason}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the names in a folder be on the disk, too, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # Words -------------------------------------------------------------------------------

@@ -133,17 +133,17 @@ def test_all_devices_of_a_process_share_its_batches(folder: Path, tmp_path: Path
 
 @pytest.fixture
 def stopped(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store that was stopped by Ctrl-C after its first batch."""
+    """A store that was stopped by SIGTERM after its first batch."""
     write = stores.Writer.write
 
     def interrupted(self: Any, *args: Any) -> None:
         write(self, *args)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
         patched.setattr(stores.Writer, "write", interrupted)
         ran = run("map", folder, *QUICK, "-o", tmp_path / "out")
-    assert ran.code == 130
+    assert ran.code == 143
     assert "--resume goes on" in ran.err and "Traceback" not in ran.err
     assert int(stores.open_store(tmp_path / "out").done.sum()) == 4
     return tmp_path / "out"
@@ -212,6 +212,43 @@ def test_overwriting_begins_anew_and_leaves_what_is_not_the_stores(
     there = stores.open_store(stopped)
     assert sorted(there.arrays) == ["labels", "saliency"] and there.done.sum() == 11
     assert not (stopped / "grad-cam").exists() and (stopped / "mine.txt").exists()
+
+
+def test_a_manifest_that_names_anothers_folder_removes_nothing(
+    run: Run, folder: Path, tmp_path: Path, stopped: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "data.txt").write_text("precious")
+    record = json.loads((stopped / "manifest.json").read_text())
+    record["arrays"]["../victim"] = record["arrays"].pop("grad-cam")
+    (stopped / "manifest.json").write_text(json.dumps(record))
+    before = tree(tmp_path)
+    for more in ((), ("--overwrite",), ("--resume",)):
+        complaint(run("map", folder, *QUICK, "-o", stopped, *more))
+    assert tree(tmp_path) == before and (victim / "data.txt").read_text() == "precious"
+
+
+def test_folders_and_numbers_of_others_stay(run: Run, folder: Path, stopped: Path) -> None:
+    (stopped / "saliency").mkdir()
+    asked = ("map", folder, *QUICK, "-o", stopped)
+    assert "saliency is a folder" in complaint(run(*asked, "-m", "saliency", "--overwrite"))
+    (stopped / "numbers.json").write_text("mine")
+    assert "numbers.json" in complaint(run(*asked, "--resume"))
+    assert (stopped / "numbers.json").read_text() == "mine" and (stopped / "grad-cam").exists()
+
+
+def test_a_full_disk_is_one_line_and_resuming_goes_on(
+    run: Run, folder: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.Writer, "write", full)
+        line = complaint(run("map", folder, *QUICK, "-o", stopped, "--resume"), code=1)
+    assert "the disk is full" in line and "--resume goes on" in line
+    assert run("map", folder, *QUICK, "-o", stopped, "--resume").code == 0
 
 
 # Mistakes ----------------------------------------------------------------------------

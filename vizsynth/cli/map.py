@@ -14,7 +14,9 @@ import numpy as np
 from vizsynth.cli import common, making
 from vizsynth.cli.folders import described_folder, tell_skipped
 from vizsynth.cli.methods import METHODS, Method, parse_methods
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.output import NUMBERS, OutputFolder
+from vizsynth.core.atomic import full_disk, told
+from vizsynth.core.signals import exit_code
 
 LABELS = "labels"  # the array of the classes that were explained
 BATCH = 16
@@ -121,33 +123,42 @@ def command(
 
     path = out or common.usual_folder(folder.resolve().name, "-map")
     there = stores.has_store(path)
-    chosen = OutputFolder(path, origin, overwrite=overwrite or there)
+    chosen = OutputFolder(path, origin, overwrite=overwrite)
     begins = process == 0 and not resume
     if resume and not there:
         raise common.BadInput(f"{path} holds no run that was stopped; leave out --resume to begin one")
     if begins and there and not overwrite:
         raise common.BadInput(f"{path} holds a store: --resume goes on with it, --overwrite begins anew")
-    chosen.check(results if begins and not there else (), inputs=paths)
+    if there and not begins:
+        stores.check_store(path, origin=origin, names=names, results=results)
+    chosen.check(sorted(set(results) - set(stores.arrays_of(path))) if begins else (), inputs=paths)
     if begins:
         stores.remove_store(path)
+        if overwrite:
+            (path / NUMBERS).unlink(missing_ok=True)  # it tells of the store that was there
         stores.create_store(path, origin=origin, names=names, results=results)
     else:
         if not there:
             common.say(f"waiting for process 0 to begin the store in {path} ...", quiet)
             stores.wait_for_store(path, seconds=PATIENCE)
-        stores.check_store(path, origin=origin, names=names, results=results)
+            stores.check_store(path, origin=origin, names=names, results=results)
 
-    with stores.Writer(path, process=process, processes=processes) as writer:
-        done, seconds = _fill(
-            writer,
-            function,
-            paths,
-            side=side,
-            batch=batch,
-            mesh=mesh,
-            what=folder.resolve().name,
-            quiet=quiet,
-        )
+    try:
+        with stores.Writer(path, process=process, processes=processes) as writer:
+            done, seconds = _fill(
+                writer,
+                function,
+                paths,
+                side=side,
+                batch=batch,
+                mesh=mesh,
+                what=folder.resolve().name,
+                quiet=quiet,
+            )
+    except OSError as error:
+        if full_disk(error) is None:
+            raise
+        raise making.Stopped(f"{told(error)}; --resume goes on", 1) from error
     stored = stores.open_store(path)
     skipped = [Skipped(listed[name], reason) for name, reason in stored.broken.items()]
     tell_skipped(skipped, quiet)
@@ -274,9 +285,10 @@ def _fill(
             found.append(result)
             if len(found) == batch:
                 done += write()
-                if asked_to_stop():
+                if asked := asked_to_stop():
                     raise making.Stopped(
-                        f"interrupted after {writer.finished} of {total} images; --resume goes on", 130
+                        f"interrupted after {writer.finished} of {total} images; --resume goes on",
+                        exit_code(asked),
                     )
         done += write()
     return done, time.monotonic() - began
