@@ -36,7 +36,7 @@ from jaxtyping import Bool
 from vizsynth.core.atomic import full_disk_told, is_plain, read_record, sync_folder, write_atomic
 from vizsynth.core.paths import utf8_path
 
-# A journal is JSON with "backslashreplace": what of a file's name is not UTF-8 stands there as JSON spells it.
+# A journal is JSON with "backslashreplace": JSON's own escapes of what in a file's name is not UTF-8.
 MANIFEST = "manifest.json"
 JOURNAL = re.compile(r"journal-\d+-of-\d+-[\w-]+\.jsonl")
 CHUNK = re.compile(r"(zarr\.json|c(\.\d+)*)(\.__lock)?")  # with the name that a chunk has while it is written

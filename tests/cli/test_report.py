@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import common, reporting
+from vizsynth.cli import common, report, reporting
 from vizsynth.cli.methods import METHODS
+from vizsynth.cli.output import OutputFolder
 from vizsynth.planted import WEIGHTS
 
 QUICK = ("--quick", "--size", "64", "--network", str(WEIGHTS))  # small: its programs compile soon
@@ -227,3 +229,50 @@ def test_the_whole_report_names_the_cat(tmp_path: Path) -> None:
     for channel in range(1, 7):
         with Image.open(out / f"channel-{channel}.png") as picture:
             assert np.asarray(picture).std() > 10  # not grey
+
+
+def test_what_asks_to_stop_and_what_is_not_ours(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(*_: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+
+    out = tmp_path / "out"
+    monkeypatch.setitem(reporting.KINDS, "maps", reporting.KINDS["maps"]._replace(make=stopping))
+    ran = run("report", photo, "-o", out, *QUICK, "-q")
+    assert ran.code == 143 and "interrupted at maps; " in ran.err
+    (out / "maps.png").write_text("mine")
+    assert "(maps.png)" in complaint(run("report", photo, "-o", out, *QUICK, "--resume"))
+    assert (out / "maps.png").read_text() == "mine"
+
+
+PAGE = {"shown": [], "compared": [], "caption": "", "table": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "there"),
+    [
+        ({}, True),
+        ({"files": ["../secret.png"]}, False),
+        ({"files": ["link.png"]}, False),
+        ({"files": ["other.png"]}, False),
+        ({"files": None}, False),
+        ({"page": PAGE | {"shown": [["../secret.png", "a", "b"]]}}, False),
+        ({"page": PAGE | {"compared": [["/etc/passwd", "a", "b"]]}}, False),
+        ({"page": {}}, False),
+        ({"page": PAGE | {"caption": 3}}, False),
+    ],
+)
+def test_a_part_shows_files_of_its_report_alone(tmp_path: Path, changes: dict[str, Any], there: bool) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("secret.png", "out/a.png", "out/other.png"):
+        (tmp_path / name).write_bytes(b"")
+    (out / "link.png").symlink_to(tmp_path / "secret.png")
+    part = {"files": ["a.png"], "numbers": {}, "seconds": 1.0, "page": PAGE} | changes
+    record = {"command": "report", "seed": 0, "finished": False, "parts": {"maps": part, "unknown": part}}
+    (out / "numbers.json").write_text(json.dumps(record))
+    folder = OutputFolder(out, {"command": "report"})
+    wanted = {"command": "report", "seed": 0}
+    found = report._earlier(folder, wanted, {"maps": ["a.png", "link.png"]}, resume=True)
+    assert list(found) == (["maps"] if there else [])

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vizsynth.cli import common, making
 from vizsynth.cli.output import NUMBERS, OutputFolder
 from vizsynth.cli.photos import digest, read_photo
 from vizsynth.cli.reporting import KINDS, Part
+from vizsynth.core.signals import exit_code
 
 PAGE = "index.html"
 
@@ -85,11 +86,10 @@ def command(
         "network": network, "weights": weights, "target": target, "layer": subject.layer,
         "inside": subject.inside, "size": size, "quick": quick, "seed": seed,
     }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(photo.stem, "-report"), origin, overwrite=overwrite or resume
-    )
-    parts = _earlier(folder.path, origin | settings, resume=resume, overwrite=overwrite)
-    folder.check([*(f for kind in KINDS.values() for f in kind.files(subject)), PAGE], inputs=[photo])
+    folder = OutputFolder(out or common.usual_folder(photo.stem, "-report"), origin, overwrite=overwrite)
+    wanted = {name: kind.files(subject) for name, kind in KINDS.items()}
+    parts = _earlier(folder, origin | settings, wanted, resume=resume)
+    folder.check([*(file for files in wanted.values() for file in files), PAGE], inputs=[photo])
     if "maps" in parts:
         with np.load(folder.path / reporting.MAPS) as kept:
             subject.maps |= {name: kept[name] for name in kept.files}
@@ -118,9 +118,9 @@ def command(
                 _write(folder, record, parts | found, part.pictures)
                 parts |= found
         numbers = _write(folder, record, parts, {})  # also where nothing was missing
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         there = f"; {folder.path / PAGE} shows what there is, --resume goes on" if parts else ""
-        raise making.Stopped(f"interrupted at {now}{there}", 130) from None
+        raise making.Stopped(f"interrupted at {now}{there}", exit_code(error)) from None
     if as_json:
         common.tell_json({**numbers, "out": str(folder.path)})
         return
@@ -140,31 +140,53 @@ def _with_maps(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return layer
 
 
-def _earlier(folder: Path, wanted: Mapping[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _earlier(
+    folder: OutputFolder, wanted: Mapping[str, Any], files: Mapping[str, Sequence[str]], *, resume: bool
+) -> dict[str, Any]:
     """Return the parts of a report in the folder that need not be made again.
+
+    Args:
+        folder: of the report.
+        wanted: the settings of this one.
+        files: those of each part.
+        resume: whether it goes on.
 
     Raises:
         BadInput: there is nothing to go on with, or another report; there is one that was stopped, and nobody
             said what to do with it.
     """
-    try:
-        record = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        found = {str(n): p for n, p in record["parts"].items() if record["command"] == wanted["command"]}
-        finished = bool(record["finished"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        record, found, finished = {}, {}, True
+    record = folder.record()
+    found = record.get("parts") if record.get("command") == wanted["command"] else None
     if not resume:
-        if not finished and not overwrite and record.get("photo") == wanted["photo"]:
+        stopped = found is not None and not record.get("finished")
+        if stopped and not folder.overwrite and record.get("photo") == wanted["photo"]:
             raise common.BadInput(
-                f"{folder} holds a report that was stopped: --resume goes on with it, --overwrite begins anew"
+                f"{folder.path} holds a report that was stopped: --resume goes on with it, --overwrite "
+                "begins anew"
             )
         return {}
-    if not found:
-        raise common.BadInput(f"{folder} holds no report to go on with; leave out --resume to begin one")
+    if not isinstance(found, dict) or not found:
+        raise common.BadInput(f"{folder.path} holds no report to go on with; leave out --resume to begin one")
     if other := [name for name, value in wanted.items() if record.get(name) != value]:
         which = "; ".join(f"{name}: {record.get(name)!r} there, {wanted[name]!r} now" for name in other[:4])
-        raise common.BadInput(f"{folder} holds another report ({which}); give its settings, or another --out")
-    return {n: p for n, p in found.items() if all((folder / file).is_file() for file in p["files"])}
+        raise common.BadInput(
+            f"{folder.path} holds another report ({which}); give its settings, or another --out"
+        )
+    known = {file for names in files.values() for file in names}
+    return {n: p for n, p in found.items() if n in files and _is_there(folder.path, p, known)}
+
+
+def _is_there(folder: Path, part: Any, known: Set[str]) -> bool:
+    """Tell whether a part is all there, and shows no file but a report's."""
+    try:
+        made, page = set(part["files"]), part["page"]
+        shown = {file for file, _, _ in (*page["shown"], *page["compared"])}
+        whole = {"numbers", "seconds"} <= set(part) and isinstance(page["caption"], str)
+        whole &= page["table"] is None or len(page["table"]) == 2
+    except (KeyError, TypeError, ValueError):
+        return False
+    paths = [folder / file for file in made]
+    return whole and made | shown <= known and all(p.is_file() and not p.is_symlink() for p in paths)
 
 
 def _described(part: Part, seconds: float) -> dict[str, Any]:
