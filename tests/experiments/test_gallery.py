@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,47 @@ def test_a_killed_run_goes_on_where_it_was_and_a_seed_gives_the_same_pictures(tm
     assert len(pictures) > 3
     for path in pictures:
         assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes(), path
+
+
+@pytest.mark.parametrize("theirs", ["index.html", "good/notes.txt", "good/made.json", "figures.json"])
+def test_what_is_not_of_the_figures_is_refused_before_anything_is_made(
+    scripts: Path,
+    tmp_path: Path,
+    theirs: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "out" / theirs
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["experiments", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main()
+    assert "another" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_to_stop_ends_the_scripts_too(
+    scripts: Path, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scripts / "good.py").write_text("import time; print('begun', flush=True); time.sleep(600)")
+    stopped: list[object] = []
+    stop = experiments.Runner.stop
+
+    def stopping(runner: object) -> None:
+        stopped.extend(runner.running)
+        stop(runner)
+
+    def asked(tasks: object) -> None:
+        log = tmp_path / "good" / "log.txt"
+        while not log.exists() or "begun" not in log.read_text():
+            time.sleep(0.01)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(experiments.Runner, "stop", stopping)
+    monkeypatch.setattr(experiments, "as_completed", asked)
+    monkeypatch.setattr(sys, "argv", ["experiments", "good", "--out", str(tmp_path)])
+    assert experiments.main() == 128 + number
+    assert [process.wait() for process in stopped] == [-signal.SIGTERM]
