@@ -334,6 +334,14 @@ def beside(folder: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: one of them is damaged.
+
+    >>> import tempfile
+    >>> import optax
+    >>> state = init(jnp.ones(3), optax.sgd(0.1), key=jax.random.key(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(folder, state, beside={"seen": np.asarray(["a.png"])})
+    ...     beside(folder)["seen"].tolist()
+    ['a.png']
     """
     place = _checkpoint(folder)
     found = {}
@@ -382,7 +390,7 @@ def _checkpoint(folder: str | Path) -> Path | None:
 def _check_room(place: Path, state: Any) -> None:
     """Raise if there is no room for a state. Orbax would notice half way, and leave threads behind."""
     leaves = jax.tree.leaves(state)
-    count = sum(leaf.nbytes for leaf in leaves) + FILE * (len(leaves) + 16)
+    count = sum(getattr(leaf, "nbytes", 8) for leaf in leaves) + FILE * (len(leaves) + 16)
     path = place / "room"
     try:
         with path.open("xb") as file:
@@ -390,7 +398,7 @@ def _check_room(place: Path, state: Any) -> None:
     except (AttributeError, OSError) as error:  # a system that cannot: Orbax will say
         if full_disk(error) is not None:
             raise
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

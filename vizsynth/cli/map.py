@@ -132,6 +132,7 @@ def command(
     if there and not begins:
         stores.check_store(path, origin=origin, names=names, results=results)
     chosen.check(sorted(set(results) - set(stores.arrays_of(path))) if begins else (), inputs=paths)
+    made = not path.exists()
     if begins:
         stores.remove_store(path)
         if overwrite:
@@ -165,8 +166,9 @@ def command(
     if skipped and len(skipped) == len(names):
         if processes == 1:
             stores.remove_store(path)
-            with contextlib.suppress(OSError):
-                path.rmdir()
+            if made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
         reason = skipped[0].reason
         raise common.BadInput(f"none of the {len(names)} images in {folder} can be read: {reason}")
     numbers = {
