@@ -69,8 +69,9 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim" / "data").write_text("precious")
     work = begun(tmp_path / "state")
     work.claim("step-1").symlink_to(tmp_path / "victim")
+    work.claim("note").symlink_to(tmp_path / "victim" / "data")
     work.clear()
-    assert tree(tmp_path) == ["state", "state/step-1", "victim", "victim/data"]
+    assert tree(tmp_path) == ["state", "state/note", "state/step-1", "victim", "victim/data"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"own": ["a"]}', '{"kind": "a run of vizsynth"}'])
