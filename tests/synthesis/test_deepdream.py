@@ -20,7 +20,7 @@ from vizsynth.taps import evaluate
 
 x64 = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(5)
-SHORT = {"octaves": 3, "octave_scale": 1.3, "steps": 4, "step_size": 0.01, "jitter": 6}
+SHORT = {"octaves": 2, "octave_scale": 1.3, "steps": 3, "step_size": 0.01, "jitter": 6}
 
 
 def pictures(n: int = 2, h: int = 22, w: int = 18, dtype: Any = np.float32) -> jax.Array:
@@ -80,27 +80,28 @@ def test_a_step_on_the_identity_stretches_the_picture() -> None:
 
 
 @x64
-@pytest.mark.parametrize("octaves", [1, 3])
-def test_a_dream_is_that_of_the_published_code(octaves: int) -> None:
+def test_a_dream_is_that_of_the_published_code() -> None:
     images = pictures(dtype=np.float64)
-    settings = SHORT | {"octaves": octaves}
+    settings = SHORT | {"octaves": 3, "steps": 2}
     keys = jax.random.split(KEY, 2)
     found = deepdream(convolved, images, LayerNorm("relu"), key=keys, **settings)
     for i in range(2):
         expected = dream_by_hand(np.asarray(images[i]), keys[i], norm_gradient, settings)
         np.testing.assert_allclose(found.images[i], expected, rtol=0, atol=1e-10)
-    assert found.trace.shape == (2, 4 * octaves)
+    assert found.trace.shape == (2, 6)
     assert np.all(np.asarray(found.images) <= 1)
     assert np.all(np.asarray(found.images) >= 0)
 
 
 @x64
-@pytest.mark.parametrize("size", [(16, 13), (31, 26), (16, 40), (22, 2)])
-def test_octaves_are_scaled_as_scipy_does(size: tuple[int, int]) -> None:
+def test_octaves_are_scaled_as_scipy_does() -> None:
     x = pictures(1, dtype=np.float64)
-    found = interpolate(x, size)
-    np.testing.assert_allclose(found[0], stretched(np.asarray(x[0]), size), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found[:, [0, 0, -1], [0, -1, -1]], x[:, [0, 0, -1], [0, -1, -1]], atol=1e-12)
+    sizes = ((16, 13), (31, 26), (16, 40), (22, 2))
+    corners = (slice(None), [0, 0, -1], [0, -1, -1])
+    scaled = jax.jit(lambda x: [interpolate(x, size) for size in sizes])(x)
+    for size, found in zip(sizes, scaled, strict=True):
+        np.testing.assert_allclose(found[0], stretched(np.asarray(x[0]), size), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(np.asarray(found)[corners], np.asarray(x)[corners], atol=1e-12)
 
 
 def test_the_sizes_of_the_octaves() -> None:
@@ -125,7 +126,9 @@ def test_the_gradient_of_a_guide_is_its_nearest_vector() -> None:
     images, guide = pictures(dtype=np.float64), random_images(1, 9, 11, seed=4, dtype=np.float64)
     score = Guided("relu", activations(np.asarray(guide[0])))
     net = as_network(convolved)
-    found = jax.grad(lambda x: evaluate(net, x, score).sum())(images)
+    value_of = jax.jit(lambda x: jax.vjp(lambda x: evaluate(net, x, score), x))
+    values, back = value_of(images)
+    (found,) = back(jnp.ones(2))
     expected = [guided_by_hand(np.asarray(x), np.asarray(guide[0])) for x in images]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
     largest = [
@@ -133,16 +136,15 @@ def test_the_gradient_of_a_guide_is_its_nearest_vector() -> None:
         for x in images
     ]
     expected_values = [products.max(axis=1).sum() for products in largest]
-    np.testing.assert_allclose(evaluate(net, images, score), expected_values, rtol=1e-12)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-12)
 
 
 @x64
 def test_a_guided_dream_is_that_of_the_published_code() -> None:
     images, guide = pictures(1, dtype=np.float64), random_images(1, 9, 11, seed=4, dtype=np.float64)
-    settings = SHORT | {"octaves": 2}
-    found = deepdream(convolved, images, layer="relu", guide=guide, key=KEY, **settings)
+    found = deepdream(convolved, images, layer="relu", guide=guide, key=KEY, **SHORT)
     gradient = partial(guided_by_hand, guide=np.asarray(guide[0]))
-    expected = dream_by_hand(np.asarray(images[0]), KEY, gradient, settings)
+    expected = dream_by_hand(np.asarray(images[0]), KEY, gradient, SHORT)
     np.testing.assert_allclose(found.images[0], expected, rtol=0, atol=1e-10)
 
 
@@ -156,7 +158,9 @@ def test_a_guide_of_other_channels_is_refused() -> None:
 
 def test_an_image_does_not_depend_on_its_batch_and_keys_count() -> None:
     images = pictures()
-    together = deepdream(convolved, images, layer="relu", key=KEY, **SHORT).images
+    found = deepdream(convolved, images, layer="relu", key=KEY, **SHORT)
+    together = found.images
+    assert together.dtype == found.trace.dtype == jnp.float32
     alone = deepdream(convolved, images[1:], layer="relu", key=KEY, **SHORT).images
     np.testing.assert_allclose(together[1:], alone, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(
@@ -169,39 +173,36 @@ def test_an_image_does_not_depend_on_its_batch_and_keys_count() -> None:
 
 
 def test_other_numbers_do_not_compile_anew() -> None:
-    subject = tiny("vgg")
-    images = subject.images(1)
-    options = {"octaves": 1, "steps": 1}
-    deepdream(subject.net, images, Channel("relu2_1", 1), key=KEY, **options)
+    images, options = pictures(1), {"octaves": 1, "steps": 1}
+    deepdream(convolved, images, Channel("relu", 1), key=KEY, **options)
     programs = deepdream.compiled._cache_size()
     again = {"step_size": 0.02, "jitter": 3, "key": jax.random.key(9)}
-    deepdream(subject.net, images * 0.5, Channel("relu2_1", 2), **options, **again)
+    deepdream(convolved, images * 0.5, Channel("relu", 2), **options, **again)
     assert deepdream.compiled._cache_size() == programs
 
 
 def test_sums_of_scores_are_dreamt_of_too() -> None:
     score = LayerNorm("relu") + 0.5 * LayerNorm("conv")
-    found = deepdream(convolved, pictures(), score, key=KEY, **SHORT)
-    assert bool(jnp.isfinite(found.trace).all())
-    assert bool((found.trace[:, -1] > found.trace[:, 0]).all())
+    found = deepdream(convolved, pictures(), score, key=KEY, **SHORT | {"octaves": 1})
+    trace = np.asarray(found.trace)
+    assert np.isfinite(trace).all()
+    assert (trace[:, -1] > trace[:, 0]).all()
 
 
 def test_under_jit_and_vmap_over_images() -> None:
-    options = {"octaves": 2, "octave_scale": 1.3, "steps": 2}
-    whole = deepdream(convolved, pictures(), layer="relu", key=KEY, **options).images
+    whole = deepdream(convolved, pictures(), layer="relu", key=KEY, **SHORT).images
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
-        return deepdream(convolved, image[None], layer="relu", key=key, **options).images[0]
+        return deepdream(convolved, image[None], layer="relu", key=key, **SHORT).images[0]
 
     mapped = jax.jit(jax.vmap(one, (0, None)))(pictures(), KEY)
     np.testing.assert_allclose(mapped, whole, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_the_precision_is_that_of_the_images(dtype: Any) -> None:
-    images = pictures(1).astype(dtype)
+def test_the_precision_is_that_of_the_images() -> None:
+    images = pictures(1).astype(jnp.bfloat16)
     found = deepdream(convolved, images, layer="relu", key=KEY, octaves=2, steps=1)
-    assert found.images.dtype == found.trace.dtype == dtype
+    assert found.images.dtype == found.trace.dtype == jnp.bfloat16
     assert bool(jnp.isfinite(found.images).all())
 
 
@@ -215,36 +216,39 @@ def test_a_gradient_of_zeros_is_no_step() -> None:
 # Taken up again -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("every", [4, 5])
+@pytest.mark.parametrize("every", [2, 3])
 def test_a_dream_in_parts_is_one_at_once(every: int, tmp_path: Path) -> None:
     """By octaves, and not by octaves; interrupted, saved and taken up again."""
-    images = pictures()
+    images = pictures(1)
     whole = deepdream(convolved, images, layer="relu", key=KEY, **SHORT)
 
     def take(state: Any, take: int) -> Any:
         return deepdream(convolved, images, layer="relu", key=KEY, state=state, take=take, **SHORT)
 
-    run = partial(ascent.chunks, take, steps=12, every=every, folder=tmp_path, origin={"seed": 5})
+    run = partial(ascent.chunks, take, steps=6, every=every, folder=tmp_path, origin={"seed": 5})
     first = next(run())
-    assert int(first.state.octave[0]) == (every - 1) // 4
+    assert int(first.state.octave[0]) == 0
     parts = [first, *run()]
+    assert int(parts[1].state.octave[0]) == 1
     np.testing.assert_array_equal(parts[-1].images, whole.images)
-    np.testing.assert_array_equal(jnp.concatenate([part.trace for part in parts], axis=1), whole.trace)
+    np.testing.assert_array_equal(np.concatenate([part.trace for part in parts], axis=1), whole.trace)
     np.testing.assert_array_equal(parts[-1].state.canvas, whole.state.canvas)
-    assert parts[-1].state.step.tolist() == [12, 12]
+    assert parts[-1].state.step.tolist() == [6]
     (finished,) = run()
     np.testing.assert_array_equal(finished.images, whole.images)
 
 
 def test_between_octaves_the_picture_is_the_image_with_the_detail_so_far() -> None:
     images = pictures(1)
-    part = deepdream(convolved, images, layer="relu", key=KEY, take=4, **SHORT)
-    h, w = octave_sizes((22, 18), 3, 1.3)[0]
-    base = interpolate(interpolate(images, octave_sizes((22, 18), 3, 1.3)[1]), (h, w))
-    detail = part.state.canvas[:, :h, :w] - base
-    expected = jnp.clip(images + interpolate(detail, (22, 18)), 0, 1)
+    part = deepdream(convolved, images, layer="relu", key=KEY, take=3, **SHORT)
+    h, w = octave_sizes((22, 18), 2, 1.3)[0]
+    canvas = np.asarray(part.state.canvas)
+    detail = jax.jit(lambda images, seen: interpolate(seen - interpolate(images, (h, w)), (22, 18)))(
+        images, canvas[:, :h, :w]
+    )
+    expected = np.clip(np.asarray(images) + np.asarray(detail), 0, 1)
     np.testing.assert_allclose(part.images, expected, rtol=0, atol=1e-6)
-    assert not part.state.canvas[:, h:].any()
+    assert not canvas[:, h:].any()
     nothing = deepdream(convolved, images, layer="relu", key=KEY, take=0, **SHORT)
     np.testing.assert_array_equal(nothing.images, images)
     assert nothing.trace.shape == (1, 0)
@@ -288,8 +292,8 @@ def test_zooming_is_that_of_the_published_code() -> None:
 
 
 def test_each_frame_is_the_dream_of_the_one_before_enlarged() -> None:
-    images = pictures()
-    options = {"layer": "relu", "octaves": 2, "steps": 2, "step_size": 0.02}
+    images = pictures(1)
+    options = {"layer": "relu", **SHORT}
     frames = list(deepdream_zoom(convolved, images, key=KEY, frames=3, **options))
     assert len(frames) == 3
     x = images
