@@ -71,18 +71,20 @@ def gradient_by_hand(
 
 
 @x64
-@pytest.mark.parametrize("beta", [2.0, 1.5])
-def test_the_objective_and_its_gradient(beta: float) -> None:
+def test_the_objective_and_its_gradient() -> None:
     x, x0 = (np.asarray(v) for v in pictures(dtype=np.float64))
     wanted = jnp.asarray(activations(x0))
     net = as_network(convolved)
 
-    def E(x: jax.Array) -> jax.Array:
+    def E(x: jax.Array, beta: jax.Array) -> jax.Array:
         return energy(net, x, wanted, "relu", alpha=6.0, beta=beta, **WEIGHTS)
 
-    value, gradient = jax.value_and_grad(E)(jnp.asarray(x))
-    np.testing.assert_allclose(value, objective_by_hand(x, x0, beta=beta, **WEIGHTS), rtol=1e-12)
-    np.testing.assert_allclose(gradient, gradient_by_hand(x, x0, beta=beta, **WEIGHTS), rtol=0, atol=1e-10)
+    slope = jax.jit(jax.value_and_grad(E))
+    for beta in (2.0, 1.5):
+        value, gradient = slope(x, jnp.asarray(beta))
+        np.testing.assert_allclose(value, objective_by_hand(x, x0, beta=beta, **WEIGHTS), rtol=1e-12)
+        expected = gradient_by_hand(x, x0, beta=beta, **WEIGHTS)
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-10)
 
 
 @x64
@@ -122,7 +124,7 @@ def test_the_image_itself_has_no_error_and_its_objective_is_zero_without_priors(
     images = pictures(dtype=np.float64)
     wanted = jnp.asarray(activations(np.asarray(images[0])))
     nothing = {"alpha": 6.0, "alpha_weight": 0.0, "beta": 2.0, "tv_weight": 0.0}
-    E = jax.value_and_grad(lambda x: energy(as_network(convolved), x, wanted, "relu", **nothing))
+    E = jax.jit(jax.value_and_grad(lambda x: energy(as_network(convolved), x, wanted, "relu", **nothing)))
     value, gradient = E(images[0])
     assert value == pytest.approx(0, abs=1e-25)
     np.testing.assert_allclose(gradient, np.zeros((9, 8, 3)), atol=1e-13)
@@ -148,8 +150,11 @@ def test_features_of_nothing_have_an_error_still() -> None:
 # What it finds --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parametrization", [Pixels(), Fourier()])
-@pytest.mark.parametrize("optimizer", [optax.adam, lambda rate: optax.lbfgs(memory_size=5)])
+@pytest.mark.parametrize(
+    ("parametrization", "optimizer"),
+    [(Fourier(), optax.adam), (Pixels(), lambda rate: optax.lbfgs(memory_size=5))],
+    ids=["adam", "lbfgs"],
+)
 def test_features_of_an_invertible_layer_give_the_picture_back(parametrization: Any, optimizer: Any) -> None:
     images = pictures(1) * 0.8 + 0.1
     options = {"parametrization": parametrization, "optimizer": optimizer, "learning_rate": 0.1}
@@ -161,29 +166,30 @@ def test_features_of_an_invertible_layer_give_the_picture_back(parametrization: 
 def test_an_image_does_not_depend_on_its_batch_and_keys_count() -> None:
     images = pictures()
     together = invert(convolved, images, "relu", key=KEY, steps=4, **QUICK).images
+    assert together.dtype == jnp.float32
     alone = invert(convolved, images[1:], "relu", key=KEY, steps=4, **QUICK).images
     np.testing.assert_allclose(together[1:], alone, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(
         together, invert(convolved, images, "relu", key=KEY, steps=4, **QUICK).images
     )
-    both = invert(convolved, images, "relu", key=jnp.stack([jax.random.key(6), KEY]), steps=4, **QUICK).images
+    keys = jnp.stack([jax.random.key(6), KEY])
+    both = np.asarray(invert(convolved, images, "relu", key=keys, steps=4, **QUICK).images)
     np.testing.assert_allclose(both[1], together[1], rtol=0, atol=1e-6)
-    assert float(jnp.abs(both[0] - together[0]).max()) > 1e-3
+    assert np.abs(both[0] - np.asarray(together[0])).max() > 1e-3
 
 
-@pytest.mark.slow
 def test_a_run_in_parts_is_one_at_once(tmp_path: Path) -> None:
     images = pictures()
-    whole = invert(convolved, images, "relu", key=KEY, steps=6)
+    whole = invert(convolved, images, "relu", key=KEY, steps=4, **QUICK)
 
     def take(state: Any, steps: int) -> Any:
-        return invert(convolved, images, "relu", key=KEY, steps=steps, state=state)
+        return invert(convolved, images, "relu", key=KEY, steps=steps, state=state, **QUICK)
 
-    run = partial(ascent.chunks, take, steps=6, every=2, folder=tmp_path)
+    run = partial(ascent.chunks, take, steps=4, every=2, folder=tmp_path)
     first = next(run())
     parts = [first, *run()]
     np.testing.assert_array_equal(parts[-1].images, whole.images)
-    np.testing.assert_array_equal(jnp.concatenate([part.trace for part in parts], axis=1), whole.trace)
+    np.testing.assert_array_equal(np.concatenate([part.trace for part in parts], axis=1), whole.trace)
 
 
 def test_other_numbers_do_not_compile_anew() -> None:
@@ -204,11 +210,11 @@ def test_other_numbers_do_not_compile_anew() -> None:
 def test_every_layer_in_one_call() -> None:
     images = pictures()
     found = invert_layers(
-        convolved, images, ["conv", "relu"], key=KEY, steps=3, tv_weight=[0.5, 2.0], **QUICK
+        convolved, images, ["conv", "relu"], key=KEY, steps=4, tv_weight=[0.5, 2.0], **QUICK
     )
     assert list(found.results) == list(found.errors) == ["conv", "relu"]
     for layer, weight in (("conv", 0.5), ("relu", 2.0)):
-        single = invert(convolved, images, layer, key=KEY, steps=3, tv_weight=weight, **QUICK)
+        single = invert(convolved, images, layer, key=KEY, steps=4, tv_weight=weight, **QUICK)
         np.testing.assert_array_equal(found.results[layer].images, single.images)
         error = normalized_error(convolved, single.images, of=images, layer=layer)
         np.testing.assert_array_equal(found.errors[layer], error)
@@ -230,10 +236,9 @@ def test_under_jit_and_vmap_over_images() -> None:
     np.testing.assert_allclose(jax.jit(jax.vmap(one))(pictures()), whole, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_the_precision_is_that_of_the_images(dtype: Any) -> None:
-    found = invert(convolved, pictures(1).astype(dtype), "relu", key=KEY, steps=2, **QUICK)
-    assert found.images.dtype == dtype
+def test_the_precision_is_that_of_the_images() -> None:
+    found = invert(convolved, pictures(1).astype(jnp.bfloat16), "relu", key=KEY, steps=2, **QUICK)
+    assert found.images.dtype == jnp.bfloat16
     assert bool(jnp.isfinite(found.trace).all())
 
 
@@ -274,7 +279,7 @@ def test_what_cannot_be_inverted_is_said_before_anything_is_compiled(
 
 def test_states_layers_and_comparisons_that_do_not_fit_are_refused() -> None:
     images = pictures()
-    state = invert(convolved, images, "relu", key=KEY, steps=1, **QUICK).state
+    state = invert(convolved, images, "relu", key=KEY, steps=2, **QUICK).state
     with pytest.raises(ValueError, match="1 images take a state of 1 runs"):
         invert(convolved, images[:1], "relu", steps=1, state=state)
     with pytest.raises(ValueError, match="2 layers take one tv_weight or 2, not 3"):
