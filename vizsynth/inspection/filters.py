@@ -22,9 +22,10 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
     """Return the kernel of each convolution by its layer's name, in the order in which they are computed.
 
     >>> import jax, vizsynth
-    >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
-    >>> list(kernels(net))[:3]
-    ['conv1_1', 'conv2_1', 'conv3_1']
+    >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+    >>> net = vizsynth.models.sequential([Conv(4), ReLU(), Conv(5), GlobalMean()], key=jax.random.key(0))
+    >>> list(kernels(net))
+    ['conv1', 'conv2']
     """
     found: dict[str, Array] = {}
 

@@ -194,9 +194,11 @@ def adain_loss(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
-        >>> x, p, s = jax.random.uniform(jax.random.key(1), (3, 1, 48, 48, 3))
-        >>> options = {"layer": "fire2", "style_layers": ["relu1", "fire2"]}
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+        >>> stack = [Conv(4), ReLU(), Conv(8), ReLU(), GlobalMean()]
+        >>> net = vizsynth.models.sequential(stack, key=jax.random.key(0))
+        >>> x, p, s = jax.random.uniform(jax.random.key(1), (3, 1, 24, 24, 3))
+        >>> options = {"layer": "relu2", "style_layers": ["relu1", "relu2"]}
         >>> vizsynth.adain_loss(net, x, p, s, **options).total.shape
         (1,)
     """
@@ -276,10 +278,12 @@ def transfer_adain(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
-        >>> decoder = vizsynth.models.adain_decoder("relu2_1", widths=(4, 128), key=jax.random.key(1))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, MaxPool, ReLU
+        >>> stack = [Conv(4), ReLU(), MaxPool(2), Conv(8), ReLU(), GlobalMean()]
+        >>> net = vizsynth.models.sequential(stack, key=jax.random.key(0))
+        >>> decoder = vizsynth.models.adain_decoder("relu2_1", widths=(4, 8), key=jax.random.key(1))
         >>> photos = jax.random.uniform(jax.random.key(2), (1, 33, 38, 3))
-        >>> vizsynth.transfer_adain(net, decoder, photos, photos, layer="relu2_1").shape
+        >>> vizsynth.transfer_adain(net, decoder, photos, photos, layer="relu2").shape
         (1, 33, 38, 3)
     """
     h, w = content.shape[1:3]

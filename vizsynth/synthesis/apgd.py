@@ -291,10 +291,11 @@ def apgd_ce(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
-        >>> vizsynth.apgd_ce(net, images, 281, epsilon=4 / 255, steps=5, key=jax.random.key(2)).shape
-        (1, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
+        >>> vizsynth.apgd_ce(net, images, 3, epsilon=4 / 255, steps=5, key=jax.random.key(2)).shape
+        (1, 16, 16, 3)
     """
 
     def loss(logits: Logits, labels: Labels) -> Numbers:
@@ -341,10 +342,11 @@ def apgd_dlr(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
-        >>> vizsynth.apgd_dlr(net, images, 281, epsilon=4 / 255, steps=5, key=jax.random.key(2)).shape
-        (1, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
+        >>> vizsynth.apgd_dlr(net, images, 3, epsilon=4 / 255, steps=5, key=jax.random.key(2)).shape
+        (1, 16, 16, 3)
     """
     return _apgd(
         net,

@@ -83,10 +83,11 @@ def bim(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> vizsynth.bim(net, images, 281, epsilon=8 / 255, steps=2).shape
-        (2, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+        >>> vizsynth.bim(net, images, 3, epsilon=8 / 255, steps=2).shape
+        (2, 16, 16, 3)
     """
     g = expected_gradient(
         net,

@@ -108,11 +108,12 @@ def carlini_wagner(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
         >>> labels = net(images).argmax(axis=-1)
         >>> vizsynth.carlini_wagner(net, images, labels, searches=2, steps=3).shape
-        (1, 64, 64, 3)
+        (1, 16, 16, 3)
     """
     # At least float32: 0.999999 is 1 in bfloat16.
     precise = images.dtype if jnp.finfo(images.dtype).bits >= 32 else jnp.float32

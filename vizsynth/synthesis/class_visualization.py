@@ -66,10 +66,11 @@ def visualize_class(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> made = vizsynth.visualize_class(net, [281, 7], key=jax.random.key(1), steps=2, size=64)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> made = vizsynth.visualize_class(net, [3, 7], key=jax.random.key(1), steps=2, size=24)
         >>> made.images.shape, made.trace.shape
-        ((2, 64, 64, 3), (2, 2))
+        ((2, 24, 24, 3), (2, 2))
     """
     return maximize(
         net,

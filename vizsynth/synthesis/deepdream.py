@@ -272,11 +272,12 @@ def deepdream(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
-        >>> dream = vizsynth.deepdream(net, images, layer="fire2", key=jax.random.key(2), octaves=2, steps=3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
+        >>> dream = vizsynth.deepdream(net, images, layer="conv1", key=jax.random.key(2), octaves=2, steps=3)
         >>> dream.images.shape, dream.trace.shape
-        ((1, 64, 64, 3), (1, 6))
+        ((1, 24, 24, 3), (1, 6))
     """
     n, h, w, _ = images.shape
     score = _objective(net, target, layer, guide)
@@ -380,13 +381,14 @@ def deepdream_zoom(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 48, 48, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
         >>> film = vizsynth.deepdream_zoom(
-        ...     net, images, layer="fire2", key=jax.random.key(2), frames=2, octaves=1, steps=1
+        ...     net, images, layer="conv1", key=jax.random.key(2), frames=2, octaves=1, steps=1
         ... )
         >>> [frame.shape for frame in film]
-        [(1, 48, 48, 3), (1, 48, 48, 3)]
+        [(1, 24, 24, 3), (1, 24, 24, 3)]
     """
     check_count(frames, "frames")
     if isinstance(done, bool) or not isinstance(done, int) or done < 0:

@@ -211,10 +211,11 @@ def deepfool(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
         >>> vizsynth.deepfool(net, images, net(images).argmax(axis=-1), steps=3, candidates=3).shape
-        (2, 64, 64, 3)
+        (2, 16, 16, 3)
     """
     return nearest_fooling(
         net,

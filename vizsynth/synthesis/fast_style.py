@@ -279,14 +279,15 @@ def train_style(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+        >>> net = vizsynth.models.sequential([Conv(4), ReLU(), GlobalMean()], key=jax.random.key(0))
         >>> made = vizsynth.models.stylizer(["a"], widths=(4, 4, 4), blocks=1, key=jax.random.key(1))
-        >>> photos = jax.random.uniform(jax.random.key(2), (2, 40, 40, 3))
-        >>> options = {"content_layers": ["relu1"], "style_layers": ["relu1"], "size": 33, "batch_size": 2}
+        >>> photos = jax.random.uniform(jax.random.key(2), (2, 12, 12, 3))
+        >>> options = {"content_layers": ["relu1"], "style_layers": ["relu1"], "size": 9, "batch_size": 2}
         >>> options |= {"key": jax.random.key(3), "steps": 2}
         >>> run = vizsynth.train_style(net, made, photos, photos[:1], **options)
         >>> vizsynth.stylize(run.state.params, photos).shape
-        (2, 40, 40, 3)
+        (2, 12, 12, 3)
     """
     wanted = style_statistics(net, styles, style_layers)
     descent = optimizer(learning_rate if horizon is None else partial(falling, learning_rate, horizon))

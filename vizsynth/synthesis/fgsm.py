@@ -53,10 +53,11 @@ def fgsm(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> vizsynth.fgsm(net, images, 281, epsilon=8 / 255).shape
-        (2, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+        >>> vizsynth.fgsm(net, images, 3, epsilon=8 / 255).shape
+        (2, 16, 16, 3)
     """
     g = expected_gradient(net, labels, targeted=targeted)
     direction = jnp.sign(g(images, jnp.zeros((), int)))

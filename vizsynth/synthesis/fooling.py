@@ -70,10 +70,11 @@ def fool(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
         >>> vizsynth.fool(net, images, [3, 7], steps=2).images.shape
-        (2, 64, 64, 3)
+        (2, 16, 16, 3)
     """
     n = len(images)
     labels = jnp.broadcast_to(labels, (n,))

@@ -112,9 +112,10 @@ def normalized_error(net: Network, images: Images, *, of: Images, layer: str) ->
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 48, 48, 3))
-        >>> vizsynth.normalized_error(net, images, of=images, layer="fire2").tolist()
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 24, 24, 3))
+        >>> vizsynth.normalized_error(net, images, of=images, layer="conv1").tolist()
         [0.0, 0.0]
     """
     both = features(net, jnp.concatenate([images, jnp.asarray(of, images.dtype)]), (layer,))[layer]
@@ -226,12 +227,13 @@ def invert(
 
     Example:
         >>> import jax, optax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 48, 48, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
         >>> adam = {"optimizer": optax.adam, "learning_rate": 0.05}
         >>> found = vizsynth.invert(net, images, "conv1", key=jax.random.key(2), steps=2, **adam)
         >>> found.images.shape, found.trace.shape
-        ((1, 48, 48, 3), (1, 2))
+        ((1, 24, 24, 3), (1, 2))
     """
     size = (images.shape[1], images.shape[2])
     descent = optimizer(learning_rate)
@@ -305,12 +307,13 @@ def invert_layers(
 
     Example:
         >>> import jax, optax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 48, 48, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
         >>> adam = {"optimizer": optax.adam, "learning_rate": 0.05}
         >>> found = vizsynth.invert_layers(net, images, ["conv1"], key=jax.random.key(2), steps=2, **adam)
         >>> found.results["conv1"].images.shape, found.errors["conv1"].shape
-        ((1, 48, 48, 3), (1,))
+        ((1, 24, 24, 3), (1,))
     """
     net = as_network(net)
     images = as_images(images, unit_range=getattr(net, "standardize", None) is not None)

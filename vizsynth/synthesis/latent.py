@@ -194,16 +194,17 @@ def visualize_latent(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
         >>> def decode(weights, code):
-        ...     return jax.nn.sigmoid(code @ weights).reshape(48, 48, 3)
-        >>> weights = 0.1 * jax.random.normal(jax.random.key(1), (8, 48 * 48 * 3))
+        ...     return jax.nn.sigmoid(code @ weights).reshape(16, 16, 3)
+        >>> weights = 0.1 * jax.random.normal(jax.random.key(1), (8, 16 * 16 * 3))
         >>> generator = jax.tree_util.Partial(decode, weights)
         >>> made = vizsynth.visualize_latent(
-        ...     net, [281, 7], generator, shape=(8,), key=jax.random.key(2), steps=2
+        ...     net, [3, 7], generator, shape=(8,), key=jax.random.key(2), steps=2
         ... )
         >>> made.images.shape, made.state.params.shape
-        ((2, 48, 48, 3), (2, 8))
+        ((2, 16, 16, 3), (2, 8))
     """
     lowest, highest = (jnp.broadcast_to(jnp.asarray(bound, float), shape) for bound in (low, high))
     if key is not None and state is None:

@@ -163,11 +163,12 @@ def facets(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (8, 48, 48, 3))
-        >>> found = vizsynth.facets(net, images, "fire3", count=2, nearest=3, perplexity=3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (8, 24, 24, 3))
+        >>> found = vizsynth.facets(net, images, "conv1", count=2, nearest=3, perplexity=3)
         >>> found.images.shape
-        (2, 48, 48, 3)
+        (2, 24, 24, 3)
     """
     net, pictures = as_network(net), as_images(images)
     chunks.check_count(batch_size, "batch_size")
@@ -413,11 +414,12 @@ def visualize_facets(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> starts = jax.random.uniform(jax.random.key(1), (2, 60, 60, 3))
-        >>> made = vizsynth.visualize_facets(net, 281, starts, key=jax.random.key(2), steps=2)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> starts = jax.random.uniform(jax.random.key(1), (2, 24, 24, 3))
+        >>> made = vizsynth.visualize_facets(net, 3, starts, key=jax.random.key(2), steps=2)
         >>> made.images.shape, made.trace.shape
-        ((2, 60, 60, 3), (2, 2))
+        ((2, 24, 24, 3), (2, 2))
     """
     n, (h, w) = len(starts), starts.shape[1:3]
     seen = _window(starts, window)

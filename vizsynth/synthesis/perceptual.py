@@ -183,9 +183,11 @@ def perceptual_loss(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
-        >>> x, p, s = jax.random.uniform(jax.random.key(1), (3, 1, 48, 48, 3))
-        >>> options = {"content_layers": ["fire2"], "style_layers": ["relu1", "fire2"]}
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+        >>> stack = [Conv(4), ReLU(), Conv(8), ReLU(), GlobalMean()]
+        >>> net = vizsynth.models.sequential(stack, key=jax.random.key(0))
+        >>> x, p, s = jax.random.uniform(jax.random.key(1), (3, 1, 24, 24, 3))
+        >>> options = {"content_layers": ["relu2"], "style_layers": ["relu1", "relu2"]}
         >>> found = vizsynth.perceptual_loss(net, x, p, s, **options)
         >>> float(vizsynth.perceptual_loss(net, p, p, p, **options).total[0]), bool(found.total[0] > 0)
         (0.0, True)

@@ -142,10 +142,11 @@ def pgd(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> vizsynth.pgd(net, images, 281, epsilon=8 / 255, steps=2, key=jax.random.key(2)).shape
-        (2, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+        >>> vizsynth.pgd(net, images, 3, epsilon=8 / 255, steps=2, key=jax.random.key(2)).shape
+        (2, 16, 16, 3)
     """
     return _pgd(
         net,
@@ -199,10 +200,11 @@ def pgd_l2(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> vizsynth.pgd_l2(net, images, 281, epsilon=0.5, steps=2, key=jax.random.key(2)).shape
-        (2, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+        >>> vizsynth.pgd_l2(net, images, 3, epsilon=0.5, steps=2, key=jax.random.key(2)).shape
+        (2, 16, 16, 3)
     """
     alpha = epsilon * (2.5 / steps) if step_size is None else step_size
     return _pgd(

@@ -254,12 +254,15 @@ def transfer_style(
             below 0, or all 0; layers that the network does not have, or in which nothing is left; no key.
 
     Example:
-        >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
-        >>> content, style = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-        >>> layers = {"content_layers": ["fire2"], "style_layers": ["relu1", "fire2"], "steps": 2}
-        >>> vizsynth.transfer_style(net, content, [style], key=jax.random.key(2), **layers).images.shape
-        (1, 64, 64, 3)
+        >>> import jax, optax, vizsynth
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+        >>> stack = [Conv(4), ReLU(), Conv(8), ReLU(), GlobalMean()]
+        >>> net = vizsynth.models.sequential(stack, key=jax.random.key(0))
+        >>> content, style = jax.random.uniform(jax.random.key(1), (2, 24, 24, 3))
+        >>> options = {"content_layers": ["relu2"], "style_layers": ["relu1", "relu2"], "steps": 2}
+        >>> options |= {"optimizer": optax.adam, "learning_rate": 0.02}
+        >>> vizsynth.transfer_style(net, content, [style], key=jax.random.key(2), **options).images.shape
+        (1, 24, 24, 3)
     """
     shape = (content.shape[0], content.shape[1])
     descent = optimizer(learning_rate)

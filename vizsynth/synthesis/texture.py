@@ -260,12 +260,15 @@ def synthesize_texture(
             nothing is left of the images; weights below 0, or all 0; no key.
 
     Example:
-        >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(num_classes=None, key=jax.random.key(0))
-        >>> texture = jax.random.uniform(jax.random.key(1), (48, 48, 3))
-        >>> options = {"layers": ["relu1", "fire2"], "steps": 2, "size": 64}
+        >>> import jax, optax, vizsynth
+        >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
+        >>> stack = [Conv(4), ReLU(), Conv(8), ReLU(), GlobalMean()]
+        >>> net = vizsynth.models.sequential(stack, key=jax.random.key(0))
+        >>> texture = jax.random.uniform(jax.random.key(1), (24, 24, 3))
+        >>> options = {"layers": ["relu1", "relu2"], "steps": 2, "size": 24}
+        >>> options |= {"optimizer": optax.adam, "learning_rate": 0.05}
         >>> vizsynth.synthesize_texture(net, texture, key=jax.random.key(2), **options).images.shape
-        (1, 64, 64, 3)
+        (1, 24, 24, 3)
     """
     shape = (texture.shape[0], texture.shape[1]) if size is None else as_size(size)
     descent = optimizer(learning_rate)

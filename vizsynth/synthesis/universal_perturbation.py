@@ -73,8 +73,9 @@ def fooling_rate(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
         >>> float(vizsynth.fooling_rate(net, images, perturbation=images[0] * 0))
         0.0
     """
@@ -156,11 +157,12 @@ def universal_perturbation(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.load("squeezenet1_1")
-        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
         >>> options = {"epochs": 1, "steps": 2, "candidates": 2}
         >>> vizsynth.universal_perturbation(net, images, epsilon=10 / 255, **options).shape
-        (64, 64, 3)
+        (16, 16, 3)
     """
     n = len(images)
     labels = _predicted(net, images, batch_size)

@@ -158,9 +158,10 @@ def visualize_regularized(
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
-        >>> vizsynth.visualize_regularized(net, 281, key=jax.random.key(1), steps=2, size=64).images.shape
-        (1, 64, 64, 3)
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> vizsynth.visualize_regularized(net, 3, key=jax.random.key(1), steps=2, size=24).images.shape
+        (1, 24, 24, 3)
     """
     return maximize(
         net,
