@@ -1,7 +1,7 @@
 """Facets: that clusters are found, and that pictures begin and go on as they should."""
 
 import builtins
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from visualized import doubled, network
 
 import vizsynth
 from vizsynth.scores import Channel
-from vizsynth.synthesis.multifaceted import PHASES, Phase, Window, denoised, shortened
+from vizsynth.synthesis.multifaceted import PHASES, Facets, Phase, Window, denoised, shortened
 
 KEY = jax.random.key(6)
 RNG = np.random.default_rng(6)
@@ -20,6 +20,7 @@ SIZE = (14, 12)
 STARTS = RNG.uniform(0.2, 0.8, (3, *SIZE, 3)).astype(np.float32)
 COLORS = np.asarray([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.2, 0.2, 0.9]], np.float32)
 SIZES = (12, 8, 10)
+UNIT = Channel("conv1", 2)
 
 make = partial(vizsynth.visualize_facets, network(), window=10)
 
@@ -34,9 +35,16 @@ def colored() -> tuple[np.ndarray, np.ndarray]:
 # Facets ------------------------------------------------------------------------------
 
 
+CLUSTERING: dict[str, Any] = {"count": 3, "nearest": 9, "perplexity": 6, "seed": 3}
+
+
+@cache
+def clustered() -> Facets:
+    return vizsynth.facets(network(), colored()[0], "relu1", batch_size=16, **CLUSTERING)
+
+
 def test_clusters_are_found_the_largest_first() -> None:
-    images, kinds = colored()
-    found = vizsynth.facets(network(), images, "relu1", count=3, nearest=9, perplexity=6, batch_size=16)
+    (images, kinds), found = colored(), clustered()
     assert found.layout.shape == (30, 2)
     assert np.bincount(found.labels).tolist() == sorted(SIZES, reverse=True)
     for k, kind in enumerate((0, 2, 1)):
@@ -55,13 +63,11 @@ def test_clusters_are_found_the_largest_first() -> None:
 
 def test_the_same_seed_gives_the_same_facets_in_any_batches() -> None:
     images, _ = colored()
-    options = {"count": 3, "nearest": 4, "perplexity": 6, "seed": 3}
-    first = vizsynth.facets(network(), images, "relu1", **options)
-    again = vizsynth.facets(network(), images, "relu1", **options)
-    for a, b in zip(first, again, strict=True):
+    again = vizsynth.facets(network(), images, "relu1", batch_size=16, **CLUSTERING)
+    for a, b in zip(clustered(), again, strict=True):
         np.testing.assert_array_equal(a, b)
-    maps = vizsynth.features(network(), images, ["relu1"])["relu1"]
-    np.testing.assert_array_equal(vizsynth.facets_of(images, maps, **options).labels, first.labels)
+    maps = vizsynth.features(network(), images, ("relu1",))["relu1"]
+    np.testing.assert_array_equal(vizsynth.facets_of(images, maps, **CLUSTERING).labels, again.labels)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +143,12 @@ def denoised_by_hand(x: np.ndarray, mu: float, iterations: int = 10) -> np.ndarr
 @pytest.mark.usefixtures("x64")
 def test_denoising_brings_two_pixels_together() -> None:
     """argmin |u₁ − u₀| + μ/2 ‖u − x‖² moves each by 1/μ, and no further than their middle."""
+    x = jnp.asarray(np.broadcast_to(np.asarray([0.1, 0.9]).reshape(1, 2, 1), (1, 2, 3)))
+    by = jax.jit(lambda mu: (denoised(x, mu, iterations=400), denoised(x, mu)))
     for mu, expected in ((5.0, (0.3, 0.7)), (1.0, (0.5, 0.5))):
-        x = jnp.asarray([0.1, 0.9]).reshape(1, 2, 1) * jnp.ones((1, 1, 3))
-        found = denoised(x, mu, iterations=400)
-        np.testing.assert_allclose(found[0, :, 0], expected, atol=2e-3)
-        np.testing.assert_allclose(denoised(x, mu), denoised_by_hand(np.asarray(x), mu), atol=1e-12)
+        long, short = by(mu)
+        np.testing.assert_allclose(long[0, :, 0], expected, atol=2e-3)
+        np.testing.assert_allclose(short, denoised_by_hand(np.asarray(x), mu), atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -179,53 +186,64 @@ def test_steps_are_those_that_are_told() -> None:
 
 
 def test_windows_lie_near_the_middle_and_inside() -> None:
-    rows = jnp.broadcast_to(jnp.arange(40.0)[:, None, None], (40, 30, 3))
+    rows = jnp.asarray(np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None], (40, 30, 3)))
     keys = jax.random.split(KEY, 400)
-    tops = np.asarray(jax.vmap(lambda key: Window((20, 20), 0.2)(key, rows)[0, 0, 0])(keys))
+    tops = np.asarray(jax.jit(jax.vmap(lambda key: Window((20, 20), 0.2)(key, rows)[0, 0, 0]))(keys))
     assert tops.min() >= 0
     assert tops.max() <= 20
     assert abs(tops.mean() - 9.5) < 0.7
     assert 3 < tops.std() < 5
 
 
+def steady(fidelity: float, margin: float = 0.0) -> tuple[Phase, ...]:
+    """Return as many phases as a run has by default, one step each, all alike."""
+    return 4 * (Phase(1, (0.02, 0.02), (fidelity, fidelity), margin),)
+
+
 def test_pictures_rise_from_where_they_begin() -> None:
-    none = make(1, STARTS, key=KEY, steps=0)
+    none = make(UNIT, STARTS, key=KEY, steps=0)
     np.testing.assert_array_equal(none.images, STARTS)
-    found = make(1, STARTS, key=KEY, steps=8, spread=0.0, phases=(Phase(8, (0.02, 0.02), (400.0, 400.0)),))
+    found = make(UNIT, STARTS, key=KEY, steps=4, spread=0.0, phases=steady(400.0))
     assert found.images.shape == STARTS.shape
-    assert bool((found.trace[:, -1] > found.trace[:, 0]).all())
+    trace = np.asarray(found.trace)
+    assert (trace[:, -1] > trace[:, 0]).all()
     away = np.abs(np.asarray(found.images)[:, None] - STARTS[None]).mean(axis=(2, 3, 4))
     assert (away.argmin(axis=1) == np.arange(3)).all()
 
 
 def test_only_the_middle_is_drawn_on_within_a_margin() -> None:
-    phases = (Phase(4, (0.02, 0.02), (1e9, 1e9), margin=0.3),)
-    found = make(1, STARTS[:1], key=KEY, steps=2, phases=phases)
+    found = make(UNIT, STARTS[:1], key=KEY, steps=2, phases=steady(1e9, margin=0.3))
     moved = np.abs(np.asarray(found.images) - STARTS[:1])[0].max(axis=-1) > 1e-4
     assert moved[4:-4, 4:-4].any()
     assert not moved[:4].any() and not moved[-4:].any() and not moved[:, :3].any() and not moved[:, -3:].any()
 
 
-@pytest.mark.parametrize("batch_size", [None, 2])
-def test_a_picture_is_the_same_in_any_batch(batch_size: int | None) -> None:
-    keys, channels = jax.random.split(KEY, 3), jnp.asarray([4, 0, 2])
-    together = make(Channel("conv1", channels), STARTS, key=keys, steps=3, batch_size=batch_size)
-    for i in range(3):
-        alone = make(Channel("conv1", channels[i]), STARTS[i : i + 1], key=keys[i], steps=3)
-        np.testing.assert_allclose(together.images[i], alone.images[0], atol=2e-6)
-        np.testing.assert_allclose(together.trace[i], alone.trace[0], rtol=1e-5, atol=1e-6)
+def test_a_picture_is_the_same_in_any_batch() -> None:
+    keys, channels = jax.random.split(KEY, 3), (4, 0, 2)
+    targets = Channel("conv1", np.asarray(channels))
+    alone = [
+        make(Channel("conv1", c), start[None], key=key, steps=2)
+        for c, start, key in zip(channels, STARTS, keys, strict=True)
+    ]
+    for batch_size in (None, 2):
+        together = make(targets, STARTS, key=keys, steps=2, batch_size=batch_size)
+        for i, one in enumerate(alone):
+            np.testing.assert_allclose(together.images[i], one.images[0], atol=2e-6)
+            np.testing.assert_allclose(together.trace[i], one.trace[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_goes_on_bit_for_bit_and_other_numbers_compile_nothing() -> None:
     phases = shortened(PHASES, 0.01)
-    whole = make(1, STARTS, key=KEY, steps=4, phases=phases)
-    half = make(1, STARTS, key=KEY, steps=2, phases=phases)
-    rest = make(1, STARTS, steps=2, phases=phases, state=half.state)
-    np.testing.assert_array_equal(rest.images, whole.images)
-    np.testing.assert_array_equal(jnp.concatenate([half.trace, rest.trace], axis=1), whole.trace)
+    whole = make(UNIT, STARTS, key=KEY, steps=4, phases=phases)
     programs = vizsynth.visualize_facets.compiled._cache_size()
-    make(3, STARTS, key=jax.random.key(1), steps=2, phases=shortened(PHASES, 0.1), spread=0.1)
+    make(
+        Channel("conv1", 3), STARTS, key=jax.random.key(1), steps=4, phases=shortened(PHASES, 0.1), spread=0.1
+    )
     assert vizsynth.visualize_facets.compiled._cache_size() == programs
+    half = make(UNIT, STARTS, key=KEY, steps=2, phases=phases)
+    rest = make(UNIT, STARTS, steps=2, phases=phases, state=half.state)
+    np.testing.assert_array_equal(rest.images, whole.images)
+    np.testing.assert_array_equal(np.concatenate([half.trace, rest.trace], axis=1), whole.trace)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +265,6 @@ def test_what_cannot_be_made_is_refused(options: Any, error: Any, message: str) 
 
 
 def test_a_state_of_other_pictures_is_refused() -> None:
-    state = make(1, STARTS, key=KEY, steps=0).state
+    state = make(UNIT, STARTS, key=KEY, steps=0).state
     with pytest.raises(ValueError, match="2 starts make 2 pictures"):
-        make(1, STARTS[:2], steps=1, state=state)
+        make(UNIT, STARTS[:2], steps=1, state=state)

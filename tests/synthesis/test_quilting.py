@@ -101,9 +101,9 @@ def by_hand(texture, key, size, b, v, tolerance, verbatim, *, weight=1.0, beside
 
 
 @x64
-@pytest.mark.parametrize("verbatim", [True, False])
 @pytest.mark.parametrize(
-    ("size", "b", "v", "tolerance"), [((9, 8), 4, 2, 0.5), ((10, 7), 6, 2, 0.1), ((7, 7), 5, 1, 1.0)]
+    ("verbatim", "size", "b", "v", "tolerance"),
+    [(True, (9, 8), 4, 2, 0.5), (False, (10, 7), 6, 2, 0.1), (False, (7, 7), 5, 1, 1.0)],
 )
 def test_the_picture_by_hand(size, b, v, tolerance, verbatim):
     texture = noise(10, 11, seed=b)
@@ -125,7 +125,7 @@ def test_the_error_of_every_block():
 
 
 @x64
-@pytest.mark.parametrize(("b", "v"), [(4, 2), (6, 3), (3, 1), (7, 2)])
+@pytest.mark.parametrize(("b", "v"), [(4, 2), (6, 3), (3, 1)])
 def test_the_least_cut_of_all_paths(b, v):
     cut = jax.jit(minimum_cut, static_argnames="overlap")
     for seed, left, above in product(range(8), [True, False], [True, False]):
@@ -260,7 +260,7 @@ def transferred_by_hand(texture, content, key, b, iterations, alpha, tolerance):
 
 
 @x64
-@pytest.mark.parametrize(("b", "iterations", "alpha"), [(6, 2, 0.1), (7, 1, 0.4), (9, 3, 0.3)])
+@pytest.mark.parametrize(("b", "iterations", "alpha"), [(7, 1, 0.4), (9, 3, 0.3)])
 def test_a_transfer_by_hand(b, iterations, alpha):
     texture, content = noise(10, 11), noise(10, 9, seed=1) ** 2
     expected = transferred_by_hand(texture, content, KEY, b, iterations, alpha, 0.2)
@@ -282,7 +282,7 @@ def test_a_content_of_one_grey_can_be_quilted():
     texture = noise(12, 12).astype(np.float32)
     content = np.full((9, 10, 3), 0.5, np.float32)
     with jax.debug_nans(True):
-        made = quilt_transfer(texture, content, key=KEY, block=6, iterations=2)
+        made = quilt_transfer(texture, content, key=KEY, block=6, iterations=1)
     assert made.shape == (9, 10, 3)
     pixels = pieces_of(texture, 1, 1)
     assert all(pixel.tobytes() in pixels for pixel in np.asarray(made).reshape(-1, 3))
