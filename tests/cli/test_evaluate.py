@@ -5,7 +5,6 @@ import json
 import signal
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,6 +16,8 @@ from vizsynth.cli import evaluate
 from vizsynth.cli.common import pooled_layer
 from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS
+from vizsynth.models.load import NETWORKS
+from vizsynth.models.weights import skeleton
 from vizsynth.planted import WEIGHTS, planted
 
 QUICK = ("-m", "saliency,cam", "--count", "4", "--steps", "4", "-q")
@@ -56,8 +57,8 @@ def test_a_folder_of_photos_and_a_broken_one_among_them(run: Run, tmp_path: Path
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (80, 90, 3), np.uint8)).save(folder / f"{i}.png")
     (folder / "1.png").write_bytes(b"no picture")
-    arguments = ("evaluate", folder, "-m", "grad-cam", "--steps", "3", "-o", tmp_path / "out", "--json")
-    ran = run(*arguments)
+    options = ("-n", WEIGHTS, "-m", "grad-cam", "--steps", "4", "-o", tmp_path / "out", "--json")
+    ran = run("evaluate", folder, *options)
     assert ran.code == 0, ran.err
     assert "left out" in ran.err and "1.png" in ran.err
     numbers = json.loads(ran.out)
@@ -94,7 +95,7 @@ def test_the_comparison_sets_all_methods_on_one_scale() -> None:
 
 
 def test_cam_has_its_layer_where_a_mean_follows() -> None:
-    assert pooled_layer(vizsynth.models.vgg11(num_classes=3, key=jax.random.key(0))) is None
+    assert pooled_layer(skeleton(NETWORKS["vgg11"])) is None
     assert pooled_layer(vizsynth.load("squeezenet1_1")) == "relu10"
     assert pooled_layer(vizsynth.load(str(WEIGHTS))) == "relu4"
 
