@@ -22,7 +22,9 @@ from vizsynth.cli import styling
 from vizsynth.cli.common import BadInput
 from vizsynth.cli.photos import digest, look_at, read_photo
 from vizsynth.core.paths import check_regular_file
+from vizsynth.datasets.errors import DataError
 from vizsynth.datasets.folders import read_batches
+from vizsynth.datasets.labelled import read_labelled
 from vizsynth.files import ImageFileError, list_images, read_image
 
 ROOT = Path(__file__).parents[1]
@@ -314,6 +316,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
                     pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save what comes"),
                 ):
                     read(Path(name))
+        with soon(), pytest.raises(DataError, match="is a pipe, not a file"):
+            read_labelled("pipe.jpg", 8, skipped=[])
         with pytest.raises(ImageFileError, match="holds no picture"):  # and none is read of a folder
             list_images(".")
     check_regular_file("nothing there")

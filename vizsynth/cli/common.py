@@ -20,7 +20,7 @@ class BadInput(click.ClickException):
 
 
 DEFAULT_NETWORK = "squeezenet1_1"
-LONGEST_NAME = 180  # bytes: file systems take 255, and endings come behind it
+LONGEST_NAME = 100  # bytes: file systems take 255, and two names, or endings, come together
 
 # The texts are short enough for a line each, so that a command's help fits a screen.
 network = click.option(

@@ -137,7 +137,9 @@ def command(
 
 def _file_name(style: str) -> str:
     """Return a style's name as a part of a file's."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in style)
+    return common.plain_name(
+        "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in style)
+    )
 
 
 def _check_apart(files: Sequence[str]) -> None:
