@@ -9,6 +9,8 @@ from pathlib import Path
 if version("jaxlib").startswith("0.10."):  # another one may not know the flag, and would end
     # Tiny programs: what is fused by hand-written loops is compiled in two thirds of the time.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+# Threads of OpenMP wait by spinning: where two workers share the cores, t-SNE takes thirty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
