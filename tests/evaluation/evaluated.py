@@ -35,19 +35,23 @@ def heatmaps(dtype: Any = np.float32, size: tuple[int, int] = SIZE, seed: int = 
     return jnp.asarray(values.astype(dtype))
 
 
+@jax.jit
+def logits(net: Any, images: jax.Array) -> jax.Array:
+    """Return them in one program for all tests of a module."""
+    return net(images)
+
+
 def logit(net: Any) -> Callable[[np.ndarray, int], float]:
     """Return f(image, label), the logit."""
-    compiled = jax.jit(lambda images: net(images))
-    return lambda image, label: float(compiled(jnp.asarray(image)[None])[0, label])
+    return lambda image, label: float(logits(net, image[None])[0, label])
 
 
 def probability(net: Any) -> Callable[[np.ndarray, int], float]:
     """Return f(image, label), the softmax probability."""
-    compiled = jax.jit(lambda images: net(images))
 
     def f(image: np.ndarray, label: int) -> float:
-        logits = np.asarray(compiled(jnp.asarray(image)[None])[0])
-        powers = np.exp(logits - logits.max())
+        values = np.asarray(logits(net, image[None])[0])
+        powers = np.exp(values - values.max())
         return float(powers[label] / powers.sum())
 
     return f

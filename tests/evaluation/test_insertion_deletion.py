@@ -31,8 +31,7 @@ def _slow(net, before, after, maps, steps):
     return fractions, np.asarray(scores), np.trapezoid(scores, fractions, axis=1)
 
 
-@pytest.mark.parametrize("baseline", ["number", "image", "images"])
-@pytest.mark.parametrize("size", [SIZE, (3, 4)])
+@pytest.mark.parametrize(("baseline", "size"), [("number", SIZE), ("image", (3, 4)), ("images", SIZE)])
 def test_follows_the_paper(x64, baseline, size):
     net, x, maps = network(np.float64), images(np.float64), heatmaps(np.float64, size)
     rng = np.random.default_rng(0)
@@ -47,8 +46,9 @@ def test_follows_the_paper(x64, baseline, size):
             np.testing.assert_allclose(ours, slow, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("start", [None, "another"])
-@pytest.mark.parametrize(("steps", "batch_size"), [(1, 8), (STEPS, 3), (STEPS, 1)])
+@pytest.mark.parametrize(
+    ("start", "steps", "batch_size"), [(None, 1, 8), ("another", STEPS, 3), (None, STEPS, 1)]
+)
 def test_both_at_once_follow_the_paper(x64, start, steps, batch_size):
     net, x, maps = network(np.float64), images(np.float64), heatmaps(np.float64)
     rng = np.random.default_rng(0)

@@ -57,7 +57,7 @@ def test_imputation_solves_the_system(x64, share, shape):
 
 
 def test_imputation_is_exact_enough_in_float32_on_a_large_blob():
-    h = w = 96
+    h = w = 64
     x = np.random.default_rng(0).random((1, h, w, 3)).astype(np.float32)
     removed = _blob(h, w, 0.9)[None]
     found = vizsynth.noisy_linear_imputation(jnp.asarray(x), jnp.asarray(removed), key=KEY, noise=0.0)

@@ -80,7 +80,6 @@ def by_hand(texture, key, size, window, tolerance, order):
         (noise(9, 8), (8, 9), 5, 0.3),
         (noise(10, 10, seed=2), (7, 7), 7, 0.1),
         (noise(9, 9, seed=3, values=(0.0, 1.0)), (9, 6), 3, 0.0),
-        (noise(8, 9, seed=4), (6, 7), 3, 5.0),
     ],
 )
 def test_the_picture_by_hand(texture, size, window, tolerance):

@@ -31,7 +31,9 @@ def main(folder, slowly):
                           learning_rate=0.01, augment=Mirror(), folder=folder, save_every=0.0, watch=watch)
     np.savez(f"{folder}/end.npz", *map(np.asarray, jax.tree.leaves(fitted.net)))
 
-main(sys.argv[1], len(sys.argv) > 2)
+slowly = sys.argv[-1] == "slowly"
+for folder in sys.argv[1 : len(sys.argv) - slowly]:
+    main(folder, slowly)
 """
 
 
@@ -43,7 +45,6 @@ def test_killed_and_taken_up_again_is_bit_for_bit_the_same(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, script, whole], check=True)
     with subprocess.Popen(
         [sys.executable, script, killed, "slowly"], stdout=subprocess.PIPE, text=True
     ) as run:
@@ -52,7 +53,7 @@ def test_killed_and_taken_up_again_is_bit_for_bit_the_same(tmp_path: Path) -> No
             pass
         os.kill(run.pid, signal.SIGKILL)  # while it saves, as it does after each step
     assert run.returncode == -signal.SIGKILL and not (killed / "end.npz").exists()
-    subprocess.run([sys.executable, script, killed], check=True)
+    subprocess.run([sys.executable, script, killed, whole], check=True)
     assert training.read_history(killed / "history.json") == training.read_history(whole / "history.json")
     with np.load(whole / "end.npz") as ours, np.load(killed / "end.npz") as theirs:
         for name in ours.files:
