@@ -112,12 +112,15 @@ def test_curves_follow_the_paper(x64):
 def test_does_not_depend_on_chunks_or_on_the_batch():
     net, x, maps = network(), images(), heatmaps()
     keys = jax.random.split(KEY, N)
-    whole = vizsynth.road(net, x, LABELS, maps, key=keys, noise=0.2, batch_size=7)
-    chunked = vizsynth.road(net, x, LABELS, maps, key=keys, noise=0.2, batch_size=2)
+    options = {"fractions": [0.1, 0.4, 0.6, 0.9], "noise": 0.2}
+    whole = vizsynth.road(net, x, LABELS, maps, key=keys, batch_size=4, **options)
+    chunked = vizsynth.road(net, x, LABELS, maps, key=keys, batch_size=3, **options)
     np.testing.assert_allclose(whole.morf, chunked.morf, atol=1e-5)
-    alone = vizsynth.road(net, x[1:2], LABELS[1:2], maps[1:2], key=keys[1:2], noise=0.2)
+    alone = vizsynth.road(net, x[1:2], LABELS[1:2], maps[1:2], key=keys[1:2], batch_size=4, **options)
     np.testing.assert_allclose(whole.lerf[1:2], alone.lerf, atol=1e-5)
-    other = vizsynth.road(net, x, LABELS, maps, key=jax.random.key(9), noise=0.2)
+    other = vizsynth.road(
+        net, x, LABELS, maps, key=jax.random.split(jax.random.key(9), N), batch_size=4, **options
+    )
     assert np.abs(whole.morf - other.morf).max() > 1e-4
 
 

@@ -45,15 +45,20 @@ def test_killed_and_taken_up_again_is_bit_for_bit_the_same(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     with subprocess.Popen(
-        [sys.executable, script, killed, "slowly"], stdout=subprocess.PIPE, text=True
+        [sys.executable, script, killed, "slowly"], env=environment, stdout=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
         while int(run.stdout.readline()) < STEPS:
             pass
         os.kill(run.pid, signal.SIGKILL)  # while it saves, as it does after each step
     assert run.returncode == -signal.SIGKILL and not (killed / "end.npz").exists()
-    subprocess.run([sys.executable, script, killed, whole], check=True)
+    subprocess.run([sys.executable, script, killed, whole], env=environment, check=True)
     assert training.read_history(killed / "history.json") == training.read_history(whole / "history.json")
     with np.load(whole / "end.npz") as ours, np.load(killed / "end.npz") as theirs:
         for name in ours.files:
