@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from tiny import random_images, tiny_resnet
 
 import vizsynth
-from vizsynth.models import fold_batch_norm, with_precision
+from vizsynth.models import fold_batch_norm, sequential, with_precision
+from vizsynth.models.sequential import Conv, Dense, Flatten, GlobalMean, ReLU
 
 
 class Row(NamedTuple):
@@ -49,7 +52,12 @@ MAPS = [
     Row("gradient", vizsynth.gradient),
     Row("saliency", vizsynth.saliency),
     Row("input_x_gradient", vizsynth.input_x_gradient),
-    Row("integrated_gradients", vizsynth.integrated_gradients, {"steps": 3}, numbers={"baseline": 0.5}),
+    Row(
+        "integrated_gradients",
+        vizsynth.integrated_gradients,
+        {"steps": 3, "batch_size": 2},
+        numbers={"baseline": 0.5},
+    ),
     Row(
         "adaptive_integrated_gradients",
         vizsynth.adaptive_integrated_gradients,
@@ -57,7 +65,13 @@ MAPS = [
         value=lambda found: found.attributions,
         numbers={"tolerance": 0.1, "baseline": 0.5},
     ),
-    Row("smooth_grad", vizsynth.smooth_grad, {"samples": 3}, keyed=True, numbers={"noise": 0.3}),
+    Row(
+        "smooth_grad",
+        vizsynth.smooth_grad,
+        {"samples": 3, "batch_size": 2},
+        keyed=True,
+        numbers={"noise": 0.3},
+    ),
     Row("smooth_grad_squared", vizsynth.smooth_grad_squared, {"samples": 3}, keyed=True),
     Row("var_grad", vizsynth.var_grad, {"samples": 3}, keyed=True, numbers={"noise": 0.3}, tolerance=1e-3),
     Row("guided_backprop", vizsynth.guided_backprop),
@@ -73,7 +87,9 @@ MAPS = [
     Row("ablation_cam", vizsynth.ablation_cam, LAYER | {"batch_size": 5}, tolerance=1e-3),
     Row("guided_grad_cam", vizsynth.guided_grad_cam, LAYER),
     Row("occlusion", vizsynth.occlusion, {"window": 9, "stride": 6}, numbers={"fill": 0.1}, tolerance=1e-3),
-    Row("rise", vizsynth.rise, {"samples": 6, "cells": 3}, keyed=True, numbers={"keep": 0.3}),
+    Row(
+        "rise", vizsynth.rise, {"samples": 6, "cells": 3, "batch_size": 4}, keyed=True, numbers={"keep": 0.3}
+    ),
     Row("lrp", of_folded(vizsynth.lrp), program=vizsynth.lrp),
 ]
 
@@ -192,19 +208,41 @@ DEVICES = 4
 
 
 def spread_over_devices() -> None:
-    """Compare each map of images that lie on several devices with that of images on one."""
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
+    """Compare each map of images that lie on several devices with that of `shard_map`, an image a device."""
     assert jax.device_count() == DEVICES
     mesh = Mesh(np.asarray(jax.devices()), ("images",))
-    lying = NamedSharding(mesh, PartitionSpec("images"))
+    lying = NamedSharding(mesh, P("images"))
     images, target = pictures(DEVICES), labels(DEVICES)
     spread = jax.device_put(images, lying), jax.device_put(target, lying)
     assert len(spread[0].sharding.device_set) == DEVICES
-    net = jax.device_put(network(), NamedSharding(mesh, PartitionSpec()))
-    for row in MAPS:
-        assert_close(call(row, *spread, net=net), call(row, images, target), row.tolerance)
+    net = jax.device_put(network(), NamedSharding(mesh, P()))
+
+    def local(net: Any, images: Any, target: Any) -> list[Any]:
+        return [call(row, images, target, net=net) for row in MAPS]
+
+    of_each = P(), P("images"), P("images")
+    mapped = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=of_each, out_specs=P("images")))
+    for row, expected in zip(MAPS, mapped(network(), images, target), strict=True):
+        assert_close(call(row, *spread, net=net), expected, row.tolerance)
         print(row.name)
+    weights_gradient_over_devices(mesh)
+
+
+def weights_gradient_over_devices(mesh: Mesh) -> None:
+    """Compare the gradient of weights that every device has, summed over their images, with one device's."""
+    net = sequential(
+        (Conv(2, stride=2), ReLU(), Conv(3), Flatten(), Dense(2)), (6, 6, 3), key=jax.random.key(0)
+    )
+    images = random_images(DEVICES, 6, 6)
+
+    def gradient(net: Any, images: Any) -> Any:
+        return jax.grad(lambda net: jnp.square(net(images)).sum())(net)
+
+    mapped = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P("images")), out_specs=P()))
+    for found, expected in zip(
+        jax.tree.leaves(mapped(net, images)), jax.tree.leaves(jax.jit(gradient)(net, images)), strict=True
+    ):
+        assert_close(found, expected, 1e-5)
 
 
 def test_images_spread_over_devices_have_the_same_maps() -> None:
@@ -223,3 +261,16 @@ def test_images_spread_over_devices_have_the_same_maps() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [row.name for row in MAPS]
+
+
+def test_shard_map_takes_transformed_kernels() -> None:
+    """One device is enough to see that what is computed with images varies over the devices as they do."""
+    net = sequential((Conv(64), ReLU(), Conv(64), GlobalMean(), Dense(2)), (28, 28, 3), key=jax.random.key(0))
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def gradient(net: Any, images: Any) -> Any:
+        return jax.grad(lambda images: vizsynth.prepare(net)(images).sum())(images)
+
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P("images")), out_specs=P("images"))
+    traced = jax.make_jaxpr(mapped)(net, random_images(1, 28, 28))
+    assert "custom_vmap" in str(traced)

@@ -12,10 +12,12 @@ import pytest
 from tiny import CLASSES, random_images, tiny
 
 import vizsynth
-from vizsynth.entry import as_image, as_images, as_network, as_score, entry
+from vizsynth.entry import as_image, as_images, as_network, check_key, entry
 from vizsynth.images import Standardize
-from vizsynth.models import with_attributes
+from vizsynth.models import sequential, with_attributes
+from vizsynth.models.sequential import Conv
 from vizsynth.scores import Channel, Class, LogProbability
+from vizsynth.types import Key
 
 TRACES: list[str] = []
 
@@ -96,7 +98,7 @@ WRONG_TARGETS = {
     "floats": (ROW.astype(np.float32), TypeError, r"not ndarray \(3,\)"),
     "a boolean": (True, TypeError, r"one label, one label an image, or a score"),
     "an object": (object(), TypeError, r"not object"),
-    "nothing": (None, TypeError, r"not NoneType"),
+    "nothing": (None, TypeError, r"target must be given, not None: a label"),
     "past the last": (CLASSES, ValueError, r"label \[5\] is outside the network's 5 classes 0\.\.4"),
     "1000": (1000, ValueError, r"label \[1000\] is outside"),
     "negative": (-1, ValueError, r"label \[-1\] is outside"),
@@ -118,7 +120,7 @@ WRONG_TARGETS = {
 def test_wrong_targets_are_named(name: str, traces: list[str]) -> None:
     target, error, message = WRONG_TARGETS[name]
     with pytest.raises(error, match=message):
-        scaled(NET, IMAGES, target) if target is not None else as_score(target, NET, 3)
+        scaled(NET, IMAGES, target)
     assert not traces
 
 
@@ -144,6 +146,70 @@ def test_wrong_networks_keys_and_images_of_one_are_named(traces: list[str]) -> N
     assert not traces
 
 
+ENTRIES = {name: f for name in dir(vizsynth) if hasattr(f := getattr(vizsynth, name), "compiled")}
+GIVEN = {"net", "images", "image", "target", "labels", "key", "layer", "layers"}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_must_be_given_is_told_where_it_is_none(name: str) -> None:
+    parameters = inspect.signature(ENTRIES[name]).parameters
+    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
+    for wanted in GIVEN.intersection(needed):
+        remedy = {"key": r"jax\.random\.key\(seed\)", "target": "a label, .*argmax"}.get(wanted, "")
+        with pytest.raises(TypeError, match=f"{wanted} must be given, not None: {remedy}"):
+            ENTRIES[name](**{p: None if p == wanted else object() for p in needed})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ENTRIES if "key" in inspect.signature(ENTRIES[name]).parameters]
+)
+def test_several_keys_are_refused_where_one_is_wanted(name: str) -> None:
+    parameters = inspect.signature(ENTRIES[name]).parameters
+    needed = {p: object() for p in parameters if parameters[p].default is inspect.Parameter.empty}
+    one = parameters["key"].annotation in (Key, Key | None)
+    shape = (2,) if one else (2, 2)
+    message = (
+        "one key, not an array of keys.*give one of them" if one else r"one an image \[n\], not an array"
+    )
+    with pytest.raises(ValueError, match=message):
+        ENTRIES[name](**(needed | {"key": jax.random.split(jax.random.key(0), shape)}))
+    assert one == (name in ONE_KEY)
+
+
+ONE_KEY = (
+    "bootstrap_mean",
+    "cascading_randomization",
+    "efros_leung",
+    "independent_randomization",
+    "interpolate",
+    "quilt_texture",
+    "quilt_transfer",
+    "train_style",
+    "universal_perturbation",
+    "visualize_diverse",
+    "wei_levoy",
+)
+
+
+def test_what_is_not_compiled_looks_at_its_key_too() -> None:
+    for wrong in (None, 0, jax.random.PRNGKey(0)):
+        with pytest.raises(TypeError, match=r"new-style key, jax\.random\.key\(seed\), not"):
+            check_key(wrong)
+    with pytest.raises(ValueError, match="give one of them"):
+        check_key(jax.random.split(jax.random.key(0)))
+    old = jax.random.PRNGKey(0)
+    for function in (
+        partial(sequential, (Conv(2),)),
+        vizsynth.models.vgg11,
+        vizsynth.models.resnet18,
+        vizsynth.models.alexnet,
+        vizsynth.models.squeezenet1_1,
+        partial(vizsynth.embed_tsne, np.zeros((4, 2))),
+    ):
+        with pytest.raises(TypeError, match="new-style key"):
+            function(key=old)
+
+
 @pytest.mark.parametrize("function", [vizsynth.gradient, vizsynth.saliency])
 def test_public_functions_check_before_they_compile(function: Any) -> None:
     before = function.compiled._cache_size()
@@ -151,9 +217,8 @@ def test_public_functions_check_before_they_compile(function: Any) -> None:
         with pytest.raises(error):
             function(NET, images, 1)
     for target, error, _ in WRONG_TARGETS.values():
-        if target is not None:
-            with pytest.raises(error):
-                function(NET, IMAGES, target)
+        with pytest.raises(error):
+            function(NET, IMAGES, target)
     assert function.compiled._cache_size() == before
 
 

@@ -45,8 +45,8 @@ def total(function: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     >>> int(total(lambda x: x * x, jnp.arange(5), batch_size=2))
     30
     """
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, one))
+    one = jax.eval_shape(lambda xs: function(jax.tree.map(lambda x: x[0], xs)), xs)
+    zero = jax.tree.map(jnp.zeros_like, one)
 
     def step(carry: Any, chunk: Any, valid: Bool[Array, " b"]) -> Any:
         values = jax.vmap(function)(chunk)

@@ -145,9 +145,11 @@ def _conv_backward(strides: Pair, padding: Padding, residuals: tuple[Array, Arra
     def compilers_kernel(x: Array, kernel: Array, g: Array) -> Array:
         return jax.vjp(lambda kernel: _lax_conv(x, kernel, strides, padding), kernel)[1](g)[0]
 
-    # Dead code, hence free, where only the image's gradient is wanted.
-    dkernel = lax.platform_dependent(x, kernel, g, cpu=canonical_kernel, default=compilers_kernel)
-    return dx, dkernel
+    # Dead code, hence free, where only the image's gradient is wanted. Where `jax.shard_map` spreads images
+    # alone, each device has a share of the weights' gradient, and the shares are summed.
+    share, summed = jax.vjp(lambda kernel: jnp.where(True, kernel, jnp.zeros_like(x, shape=())), kernel)
+    dkernel = lax.platform_dependent(x, share, g, cpu=canonical_kernel, default=compilers_kernel)
+    return dx, summed(dkernel)[0]
 
 
 _conv.defvjp(_conv_forward, _conv_backward)

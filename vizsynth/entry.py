@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from vizsynth.compiling import jit
 from vizsynth.scores import Class, labels_in
-from vizsynth.types import Network
+from vizsynth.types import Key, Network
 from vizsynth.winograd import prepare
 
 P = ParamSpec("P")
@@ -27,6 +27,19 @@ R = TypeVar("R")
 # Images lie in [0, 1]. Noise and optimization carry them a little outside; 0..255 and standardized
 # images lie far outside.
 _LOWEST, _HIGHEST = -1.0, 2.0
+
+# What to give for an argument that has no default.
+_PREDICTED = "net(images).argmax(axis=-1) are the labels that the network predicts"
+_REMEDIES = {
+    "net": "a network, vizsynth.load(NAME)",
+    "images": "float RGB in [0, 1], [n, h, w, 3]",
+    "image": "float RGB in [0, 1], [h, w, 3]",
+    "target": f"a label, one label an image, or a score (vizsynth.scores); {_PREDICTED}",
+    "labels": f"a label, or one label an image; {_PREDICTED}",
+    "key": "jax.random.key(seed)",
+    "layer": "the name of a layer, one of net.layers",
+    "layers": "names of layers, of net.layers",
+}
 
 
 def entry(
@@ -39,8 +52,9 @@ def entry(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public function of a pure one: jitted at definition, its arguments checked.
 
-    Arguments called `net`, `images`, `image`, `target` and `labels` are checked and brought to one
-    form wherever they occur: `target` reaches the function as a score.
+    Arguments called `net`, `images`, `image`, `target`, `labels` and `key` are checked and brought to one
+    form wherever they occur: `target` reaches the function as a score. A `key` that is annotated as `Key` is
+    one; as `Keys`, one or one an image. A radius, `epsilon`, is never rounded up.
 
     Args:
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
@@ -53,6 +67,9 @@ def entry(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
+        needed = [name for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty]
+        annotation = getattr(signature.parameters.get("key"), "annotation", None)
+        one_key = annotation in (Key, Key | None)
         compiled = jit(_preparing(function) if many else function, static_argnames=static)
 
         @wraps(function)
@@ -60,11 +77,18 @@ def entry(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.arguments
+            for name in needed:
+                if given[name] is None and name in _REMEDIES:
+                    raise TypeError(f"{name} must be given, not None: {_REMEDIES[name]}")
+            if given.get("key") is not None:
+                check_key(given["key"], several=not one_key)
             _check_common(given, score)
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
                 check(**given)
+            if "epsilon" in given:
+                given["epsilon"] = _rounded_down(given["epsilon"])
             result = compiled(*bound.args, **bound.kwargs)
             if verify is not None and all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
                 verify(result)
@@ -103,8 +127,6 @@ def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
             given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
             if name == "labels":
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
-    if (key := given.get("key")) is not None:
-        _check_key(key)
     if callable(transform := given.get("transform")):
         given["transform"] = as_pytree(transform)
 
@@ -133,6 +155,15 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return _Partial(value.func, value.args, tuple(sorted(value.keywords.items())))
     return value
+
+
+def _rounded_down(radius: Any) -> Any:
+    """Return a radius in the precision that JAX gives to numbers, but never one larger than it came."""
+    if isinstance(radius, jax.Array):
+        return radius
+    exact = np.asarray(radius, np.float64)
+    rounded = exact.astype(jax.dtypes.canonicalize_dtype(np.float64))
+    return np.where(rounded > exact, np.nextafter(rounded, np.zeros_like(rounded)), rounded)
 
 
 def is_concrete(value: Any) -> bool:
@@ -271,9 +302,22 @@ def _check_labels(label: Any, net: Any, images: Any) -> None:
         raise ValueError(f"label {wrong} is outside the network's {classes} classes 0..{classes - 1}")
 
 
-def _check_key(key: Any) -> None:
+def check_key(key: Any, *, several: bool = False) -> None:
+    """Raise unless it is a key, and one where not several are taken.
+
+    Raises:
+        TypeError: no key, or one of the old style.
+        ValueError: an array of keys where one is wanted, or one of several axes.
+    """
     if not jnp.issubdtype(getattr(key, "dtype", np.dtype("O")), jax.dtypes.prng_key):
         raise TypeError(f"key must be a new-style key, jax.random.key(seed), not {_describe(key)}")
+    if several and key.ndim > 1:
+        raise ValueError(f"key must be one key, or one an image [n], not an array of keys {key.shape}")
+    if not several and key.ndim:
+        raise ValueError(
+            f"key must be one key, not an array of keys {key.shape}: give one of them, or use jax.vmap over "
+            "the keys for a result of each"
+        )
 
 
 def _describe(value: Any) -> str:

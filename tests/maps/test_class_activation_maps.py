@@ -15,7 +15,8 @@ from subjects import BY_HAND, LABELS, ByHand, assert_equal, by_hand
 from tiny import random_images, tiny
 
 import vizsynth
-from vizsynth.models import fold_batch_norm, with_precision
+from vizsynth.models import fold_batch_norm, sequential, with_precision
+from vizsynth.models.sequential import Conv, Dense, GlobalMean, ReLU
 from vizsynth.scores import Class, LayerNorm
 
 x64 = pytest.mark.usefixtures("x64")
@@ -500,6 +501,26 @@ def test_a_map_that_the_relu_empties_is_told_of(function: Any) -> None:
     with pytest.warns(UserWarning, match=r"2 of 2 maps is zero everywhere: .*ReLU.*hires_cam"):
         maps = function(subject.net, subject.images(2), against, layer="relu1")
     assert not maps.any()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        vizsynth.grad_cam,
+        vizsynth.grad_cam_pp,
+        vizsynth.xgrad_cam,
+        vizsynth.layer_cam,
+        vizsynth.ablation_cam,
+        vizsynth.cam,
+    ],
+)
+def test_a_map_of_numbers_that_overflow_is_told_of_as_such(function: Any) -> None:
+    net = sequential((Conv(2), ReLU(), GlobalMean(), Dense(3)), (8, 8, 3), key=jax.random.key(0))
+    net = jax.tree.map(lambda leaf: jnp.abs(leaf) * 3e37, net)
+    images = random_images(1, 8, 8)
+    with pytest.warns(UserWarning, match=r"the map is not finite: .*weights.*with_precision") as told:
+        maps = function(net, images, 1, layer="relu1")
+    assert len(told) == 1 and not jnp.isfinite(maps).all()
 
 
 def test_a_map_that_says_something_is_not_warned_of() -> None:

@@ -156,7 +156,8 @@ def test_it_stays_in_the_ball_and_starts_on_its_border(attack: Any, ball: Any) -
     for epsilon in (0.005, 0.1):
         found = attack(network(), images, y, epsilon=epsilon, ball=ball, steps=12, key=KEY, restarts=2)
         assert found.min() >= 0 and found.max() <= 1
-        assert float(jax.vmap(ball.norm)(found - images).max()) <= epsilon * (1 + 1e-5) + 1e-7
+        delta = np.asarray(found, float) - np.asarray(images, float)
+        assert (np.abs(delta).max() if ball is vizsynth.linf_ball else norms(delta).max()) <= epsilon
     # The labels change as soon as the start is seen, so what is returned is the start.
     weak = jnp.full_like(images, 0.5)
     flat = lambda x, tap=lambda name, value: value, ops=None: tap(  # noqa: E731
@@ -213,7 +214,7 @@ def test_the_ratio_sees_through_large_logits() -> None:
         ({"steps": 0}, ValueError, "steps must be a positive integer"),
         ({"restarts": 0}, ValueError, "restarts must be a positive integer"),
         ({"restarts": 2}, ValueError, "give key=jax.random.key"),
-        ({"epsilon": 0.0}, ValueError, "epsilon must be above 0"),
+        ({"epsilon": -0.1}, ValueError, "epsilon must be at least 0"),
         ({"epsilon": 4}, ValueError, "give 4 / 255"),
         ({"ball": "l2"}, TypeError, "ball must be vizsynth.linf_ball or vizsynth.l2_ball"),
         ({"labels": 9}, ValueError, "outside the network's 5 classes"),

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacked import CLASSES, network, pictures
+from attacked import CLASSES, network, norms, pictures
+from jax.sharding import PartitionSpec as P
 
 import vizsynth
 from vizsynth.models import with_precision
@@ -74,6 +75,18 @@ def labels(images: Any) -> Any:
     return network()(images).argmax(axis=-1)
 
 
+def assert_in_the_ball(row: Row, images: Any, labels: Any, net: Any) -> None:
+    """Look at what is returned as one who has no more than it and the images, in the widest precision."""
+    if "epsilon" not in row.extra:
+        return
+    for epsilon in (row.extra["epsilon"], 8 / 255):
+        found = call(row, images, labels, net=net, epsilon=epsilon)
+        delta = np.asarray(found, np.float64) - np.asarray(images, np.float64)
+        l2 = "l2" in row.name or row.extra.get("ball") is vizsynth.l2_ball
+        assert 0 < (norms(delta).max() if l2 else np.abs(delta).max()) <= epsilon
+    np.testing.assert_array_equal(call(row, images, labels, net=net, epsilon=0), images)
+
+
 def assert_close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=0, atol=tolerance)
 
@@ -86,6 +99,7 @@ def test_in_its_range_and_the_same_from_numpy(row: Row) -> None:
     assert found.shape == images.shape and found.dtype == images.dtype
     assert found.min() >= 0 and found.max() <= 1
     assert float(jnp.abs(found - images).max()) > 1e-3
+    assert_in_the_ball(row, images, y, network())
     np.testing.assert_array_equal(found, call(row, np.asarray(images), list(np.asarray(y))))
     one = call(row, images, 2)
     assert_close(one, call(row, images, [2] * len(images)))
@@ -114,10 +128,23 @@ def test_under_jit_and_vmap(row: Row) -> None:
 @pytest.mark.parametrize("row", TABLE)
 def test_bfloat16_is_kept(row: Row) -> None:
     images = pictures(dtype=jnp.bfloat16)
-    found = call(row, images, labels(pictures()), net=with_precision(network(), jnp.bfloat16))
+    y, net = labels(pictures()), with_precision(network(), jnp.bfloat16)
+    found = call(row, images, y, net=net)
     assert found.dtype == jnp.bfloat16
     assert found.min() >= 0 and found.max() <= 1
     assert float(jnp.abs(found - images).max()) > 1e-3
+    assert_in_the_ball(row, images, y, net)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.name in ("fgsm", "pgd_l2")], ids=lambda row: row.name
+)
+def test_float16_is_kept(row: Row) -> None:
+    images = pictures(dtype=np.float16)
+    net = with_precision(network(), jnp.float16)
+    y = labels(pictures())
+    assert call(row, images, y, net=net).dtype == jnp.float16
+    assert_in_the_ball(row, images, y, net)
 
 
 @pytest.mark.usefixtures("x64")
@@ -128,6 +155,7 @@ def test_float64_is_kept_and_really_is(row: Row) -> None:
     y = net(images).argmax(axis=-1)
     exact = call(row, images, y, net=net)
     assert exact.dtype == jnp.float64
+    assert_in_the_ball(row, images, y, net)
     if row.smooth:
         moved = call(row, images, y, net=jax.tree.map(lambda leaf: leaf * (1 + 1e-10), net))
         assert 0 < float(jnp.abs(moved - exact).max()) < 1e-6
@@ -148,7 +176,35 @@ def test_other_numbers_do_not_compile_anew(row: Row) -> None:
     assert row.attack.compiled._cache_size() == programs  # type: ignore[attr-defined]
 
 
+def one_class(images: Any, tap: Any = lambda name, value: value, ops: Any = None) -> Any:
+    return tap("logits", images.sum(axis=(1, 2))[:, :1])
+
+
+FOOL = Row("fool", vizsynth.fool, {"steps": 2})
+
+
+@pytest.mark.parametrize("row", [*TABLE, pytest.param(FOOL, id="fool")])
+def test_a_network_of_one_class_is_not_attacked(row: Row) -> None:
+    with pytest.raises(ValueError, match="this network has only one"):
+        call(row, pictures(), 0, net=one_class)
+
+
 # Many devices -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [*TABLE, pytest.param(FOOL, id="fool")])
+def test_under_shard_map(row: Row) -> None:
+    """Its checks are made while a program is traced: what each device computes varies over the devices."""
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def local(net: Any, images: Any, labels: Any) -> Any:
+        return call(row, images, labels, net=net)
+
+    specs = P(), P("images"), P("images")
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("images"))
+    images = pictures()
+    jax.eval_shape(mapped, network(), images, jnp.zeros(len(images), int))
+
 
 DEVICES = 2
 SPREAD = [row for row in ROWS if row.name in ("pgd", "deepfool", "carlini_wagner", "apgd_ce")]
@@ -156,15 +212,15 @@ SPREAD = [row for row in ROWS if row.name in ("pgd", "deepfool", "carlini_wagner
 
 def spread_over_devices() -> None:
     """Compare each attack on images that lie on several devices with that on one."""
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from jax.sharding import Mesh, NamedSharding
 
     assert jax.device_count() == DEVICES
     mesh = Mesh(np.asarray(jax.devices()), ("images",))
-    lying = NamedSharding(mesh, PartitionSpec("images"))
+    lying = NamedSharding(mesh, P("images"))
     images = pictures(2 * DEVICES)
     y = labels(images)
     spread = jax.device_put(images, lying), jax.device_put(y, lying)
-    net = jax.device_put(network(), NamedSharding(mesh, PartitionSpec()))
+    net = jax.device_put(network(), NamedSharding(mesh, P()))
     for row in SPREAD:
         assert_close(call(row, *spread, net=net), call(row, images, y), 1e-4)
         print(row.name)

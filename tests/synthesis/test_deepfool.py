@@ -1,11 +1,14 @@
 """DeepFool: an affine classifier's boundary, algorithm 2 in NumPy, the stop of each image."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from attacked import affine, assert_equal, jacobian, network, norms, pictures, subject
 
 import vizsynth
+from vizsynth.models import sequential
+from vizsynth.models.sequential import Dense, Flatten
 from vizsynth.synthesis.deepfool import nearest_fooling
 
 x64 = pytest.mark.usefixtures("x64")
@@ -105,11 +108,19 @@ def test_classes_with_the_same_gradient_have_no_boundary() -> None:
     np.testing.assert_array_equal(stuck, images)
 
 
+def test_all_classes_are_compared_where_there_are_fewer_than_ten() -> None:
+    images = pictures()
+    net = sequential((Flatten(), Dense(2)), images.shape[1:], key=jax.random.key(1))
+    y = net(images).argmax(axis=-1)
+    found = vizsynth.deepfool(net, images, y)
+    assert (net(found).argmax(axis=-1) != y).all()
+    np.testing.assert_array_equal(found, vizsynth.deepfool(net, images, y, candidates=2))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"candidates": 6}, "at most the network's 5 classes, not 6; give candidates=5"),
-        ({}, "at most the network's 5 classes, not 10"),
         ({"candidates": 1}, "at least 2"),
         ({"candidates": 5, "steps": 0}, "steps must be a positive integer"),
         ({"candidates": 5, "overshoot": -0.1}, "overshoot must not be negative"),

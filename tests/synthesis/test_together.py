@@ -178,7 +178,7 @@ def test_a_step_apart() -> None:
     [
         ({"count": 1}, ValueError, "count must be at least 2"),
         ({"count": 0}, ValueError, "count must be a positive integer"),
-        ({"key": jax.random.split(KEY, 2)}, ValueError, "take one key, not 2"),
+        ({"key": jax.random.split(KEY, 2)}, ValueError, "key must be one key, not an array of keys"),
         ({"key": None}, TypeError, "a run that begins needs a key"),
         ({"layer": "relu9"}, ValueError, "no layer 'relu9'"),
         ({"steps": -1}, ValueError, "steps must be an integer"),

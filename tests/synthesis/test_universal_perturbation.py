@@ -9,6 +9,7 @@ import pytest
 from attacked import assert_equal, jacobian, network, pictures, subject
 
 import vizsynth
+from vizsynth.models import with_precision
 
 x64 = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(8)
@@ -73,9 +74,11 @@ def test_algorithm_1(l2: bool, keyed: bool) -> None:
 
 def test_it_stops_when_enough_are_fooled_and_fools_others() -> None:
     images, others = pictures(40, seed=5), pictures(100, seed=6)
-    options: dict[str, Any] = {"epsilon": 0.2, "candidates": 5}
+    options: dict[str, Any] = {"epsilon": 0.2}
     v = vizsynth.universal_perturbation(network(), images, rate=1.0, **options)
-    assert v.shape == images.shape[1:] and float(jnp.abs(v).max()) < 0.2 + 1e-6
+    assert v.shape == images.shape[1:] and 0 < np.abs(np.asarray(v, float)).max() <= 0.2
+    still = vizsynth.universal_perturbation(network(), images, rate=1.0, **(options | {"epsilon": 0}))
+    assert not np.asarray(still).any()
     rate = float(vizsynth.fooling_rate(network(), images, perturbation=v))
     assert rate >= 0.6
     signs = jnp.sign(jax.random.normal(KEY, v.shape)) * 0.2
@@ -86,6 +89,16 @@ def test_it_stops_when_enough_are_fooled_and_fools_others() -> None:
     np.testing.assert_array_equal(
         once, vizsynth.universal_perturbation(network(), images, epochs=1, **options)
     )
+
+
+@pytest.mark.parametrize("ball", [vizsynth.linf_ball, vizsynth.l2_ball], ids=["linf", "l2"])
+def test_in_bfloat16_it_keeps_to_its_ball(ball: Any) -> None:
+    images, net = pictures(6, dtype=jnp.bfloat16), with_precision(network(), jnp.bfloat16)
+    v = vizsynth.universal_perturbation(net, images, epsilon=8 / 255, ball=ball, epochs=1, steps=2)
+    assert v.dtype == jnp.bfloat16
+    v = np.asarray(v, float)
+    size = np.abs(v).max() if ball is vizsynth.linf_ball else np.linalg.norm(v)
+    assert 0 < size <= 8 / 255
 
 
 @pytest.mark.parametrize("batch_size", [3, 7, 32])
@@ -111,13 +124,13 @@ def test_other_numbers_are_the_same_program() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon must be above 0"),
+        ({"epsilon": -0.1}, "epsilon must be at least 0"),
         ({"epsilon": 10}, "give 10 / 255"),
         ({"epsilon": np.ones(4) / 9}, "one perturbation has one epsilon"),
         ({"rate": 1.5}, "rate must be a share"),
         ({"epochs": 0}, "epochs must be a positive integer"),
         ({"candidates": 8}, "give candidates=5"),
-        ({"key": jax.random.split(KEY, 4)}, "one perturbation takes one key"),
+        ({"key": jax.random.split(KEY, 4)}, "key must be one key, not an array of keys"),
     ],
 )
 def test_says_what_is_wrong(options: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from vizsynth.entry import check_key
 from vizsynth.types import Key
 
 KEPT = 50
@@ -74,6 +75,7 @@ def embed_tsne(
         >>> embed_tsne(clusters, key=jax.random.key(0), perplexity=5).shape
         (30, 2)
     """
+    check_key(key)
     vectors = _vectors(values)
     if not 0 < perplexity < len(vectors):
         raise ValueError(

@@ -4,20 +4,25 @@ Zhou, Khosla, Lapedriza, Oliva & Torralba, Learning Deep Features for Discrimina
 section 2.
 """
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 
 from vizsynth.entry import entry
-from vizsynth.maps.grad_cam import layer_gradient
+from vizsynth.maps.grad_cam import TOO_LARGE, layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
 def _refuse(maps: Heatmaps) -> None:
-    if np.isnan(np.asarray(maps, np.float32)).any():
+    values = np.asarray(maps)
+    if np.isnan(values).any():
         raise ValueError(
             "CAM needs a layer that global average pooling and a linear classifier follow; this layer is not "
             "one; take the last layer of maps, or use vizsynth.grad_cam, which is for any layer"
         )
+    if not np.isfinite(values).all():
+        warnings.warn(f"the map is not finite: {TOO_LARGE}", stacklevel=3)
 
 
 @entry(static=("layer",), verify=_refuse)
@@ -42,7 +47,7 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does
             not have, or that has no spatial extent. Also a layer whose maps do not enter the score by
             their mean alone: `grad_cam` is for those. Inside a caller's own `jit`, where nothing can be
-            raised, the map is NaN.
+            raised, the map is NaN. One that overflows is infinite.
 
     Example:
         >>> import jax, vizsynth
@@ -54,5 +59,7 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
     A, g = layer_gradient(net, images, target, layer)
     w = g.sum(axis=(1, 2))
     unevenness = jnp.abs(g - g.mean(axis=(1, 2), keepdims=True)).max(axis=(1, 2, 3))
-    pooled = unevenness <= 0.01 * jnp.abs(g).max(axis=(1, 2, 3))
-    return jnp.where(pooled[:, None, None], jnp.einsum("nk,nijk->nij", w, A), jnp.nan)
+    uneven = jnp.isfinite(unevenness) & (unevenness > 0.01 * jnp.abs(g).max(axis=(1, 2, 3)))
+    M = jnp.einsum("nk,nijk->nij", w, A)
+    M = jnp.where(jnp.isnan(M), jnp.inf, M)  # NaN is the mark of a layer that is not pooled
+    return jnp.where(uneven[:, None, None], jnp.nan, M)

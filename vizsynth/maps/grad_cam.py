@@ -47,17 +47,29 @@ def layer_gradient(net: Network, images: Images, target: Score, layer: str) -> t
     return A, jax.grad(y)(A)
 
 
+TOO_LARGE = (
+    "numbers grow too large for their precision on the way; look at the network's weights, or give it and "
+    "the images in a wider one (vizsynth.models.with_precision)"
+)
+
+
 def warn_if_empty(heatmaps: Heatmaps) -> None:
-    """Warn of maps that are zero everywhere after the ReLU."""
-    empty = ~np.asarray((heatmaps > 0).any(axis=(1, 2)))
-    if empty.any():
-        which = "the map" if len(empty) == 1 else f"{empty.sum()} of {len(empty)} maps"
-        warnings.warn(
-            f"{which} is zero everywhere: at this layer nothing speaks for the target, and the ReLU took "
-            "away what speaks against it; try the target that the network predicts, a later layer, or the "
-            "signed map of vizsynth.hires_cam",
-            stacklevel=3,
-        )
+    """Warn of maps that are zero everywhere after the ReLU, and of those that are not finite."""
+    values = np.asarray(heatmaps)
+    broken = ~np.isfinite(values).all(axis=(1, 2))
+    empty = ~broken & ~(values > 0).any(axis=(1, 2))
+    for which, what in (
+        (broken, f"not finite: {TOO_LARGE}"),
+        (
+            empty,
+            "zero everywhere: at this layer nothing speaks for the target, and the ReLU took away what "
+            "speaks against it; try the target that the network predicts, a later layer, or the signed map "
+            "of vizsynth.hires_cam",
+        ),
+    ):
+        if which.any():
+            maps = "the map" if len(which) == 1 else f"{which.sum()} of {len(which)} maps"
+            warnings.warn(f"{maps} is {what}", stacklevel=3)
 
 
 @entry(static=("layer",), verify=warn_if_empty)

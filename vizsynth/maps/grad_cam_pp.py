@@ -47,9 +47,10 @@ def grad_cam_pp(
     """
     A, g = layer_gradient(net, images, target, layer)
     total = A.sum(axis=(1, 2), keepdims=True)
-    # eq. 19, divided through by g²: exact, and it neither overflows nor underflows for small g.
-    bottom = 2 + g * total + jnp.asarray(eps, g.dtype) / jnp.where(g == 0, 1, g * g)
+    # α g of eq. 19, divided through by g³: exact, and it neither overflows nor underflows.
+    slope = jnp.where(g > 0, g, 1)
+    bottom = 2 / slope + total + jnp.asarray(eps, g.dtype) / slope / slope / slope
     positive = (g > 0) & (bottom != 0)
-    alpha = jnp.where(positive, 1 / jnp.where(positive, bottom, 1), 0)
-    w = (alpha * jax.nn.relu(g)).sum(axis=(1, 2))
+    w = jnp.where(positive, 1 / jnp.where(positive, bottom, 1), 0)
+    w = jnp.where(jnp.isfinite(total) & jnp.isfinite(g), w, jnp.nan).sum(axis=(1, 2))
     return jax.nn.relu(jnp.einsum("nk,nijk->nij", w, A))

@@ -229,6 +229,6 @@ def adaptive_integrated_gradients(
     nothing = Integrated(
         jnp.zeros_like(images),
         jnp.full_like(change, jnp.inf),
-        jnp.zeros(change.shape, counts_.dtype),
+        jnp.zeros_like(change, counts_.dtype),
     )
     return jax.lax.while_loop(unfinished, doubled, (jnp.asarray(0), nothing))[1]

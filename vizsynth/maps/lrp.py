@@ -87,9 +87,9 @@ def relevance(
         return run(net, images, wanted, ops=rules.lrp(composite, names, images.dtype))[1]
 
     found = jax.eval_shape(shapes, images)
-    zeros = {layer: jnp.zeros(found[layer].shape, found[layer].dtype) for layer in layers}
+    zeros = {layer: jnp.zeros_like(found[layer]) for layer in layers}
     dtype = found[target.layers[0]].dtype
-    lost = {name: jnp.zeros(images.shape[:1], dtype) for name in names.asked}
+    lost = {name: jnp.zeros_like(images, dtype, shape=images.shape[:1]) for name in names.asked}
 
     def top(images: Images, offsets: dict[str, Array], lost: dict[str, Array]) -> dict[str, Array]:
         table = rules.lrp(composite, lost, dtype)

@@ -79,7 +79,7 @@ def _moments(
         )
 
     shape = jax.eval_shape(noisy_map, jax.ShapeDtypeStruct((), jnp.int32))
-    nothing = jnp.zeros(shape.shape, shape.dtype)
+    nothing = jnp.zeros_like(shape)
     empty = _Moments(jnp.zeros((), shape.dtype), nothing, nothing)
     return fold(update, empty, jnp.arange(samples), batch_size)
 

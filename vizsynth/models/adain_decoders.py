@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
-from vizsynth.models.layers import he_normal
+from vizsynth.models.layers import he_normal, keys_from
 from vizsynth.models.stylizers import doubled, reflected
 from vizsynth.types import Key
 
@@ -50,7 +50,7 @@ class AdainDecoder(nnx.Module):
     def __init__(self, config: AdainDecoderConfig, *, key: Key):
         self.config = config
         counts, widths = MIRRORED[config.layer], config.widths
-        keys = iter(jax.random.split(key, sum(counts) + 1))
+        keys = keys_from(key, sum(counts) + 1)
         # From the layer up: into the block before, then that block's own convolutions.
         for block in reversed(range(len(counts))):
             inputs = widths[block + 1]

@@ -7,13 +7,12 @@ The one-tower form that torchvision has. Layer names: `conv1`, `relu1`, `pool1`,
 
 from dataclasses import dataclass
 
-import jax
 from flax import nnx
 from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
-from vizsynth.models.layers import Conv, Linear
+from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -40,7 +39,7 @@ class AlexNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
-        keys = iter(jax.random.split(key, 8))
+        keys = keys_from(key, 8)
         inputs = 3
         for i, (width, (window, stride, padding)) in enumerate(zip(WIDTHS, WINDOWS, strict=True), 1):
             name = f"conv{i}"

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vizsynth import convolution, winograd
+from vizsynth.entry import check_key
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.types import Key, Value
 
@@ -31,6 +32,12 @@ def undrawn() -> Iterator[None]:
         yield
     finally:
         _undrawn.reset(token)
+
+
+def keys_from(key: Key, count: int) -> Iterator[Key]:
+    """Return so many keys, one after another, of the one that a network is drawn with."""
+    check_key(key)
+    return iter(jax.random.split(key, count))
 
 
 def he_normal(key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:

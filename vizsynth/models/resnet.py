@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
-from vizsynth.models.layers import Conv, Linear
+from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -109,7 +109,7 @@ class ResNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
-        keys = iter(jax.random.split(key, sum(config.depths) + 2))
+        keys = keys_from(key, sum(config.depths) + 2)
         inputs = config.widths[0]
         self.conv1 = Conv(
             3, inputs, 7, stride=2, padding=3, norm=True, bias=False, name="conv1", key=next(keys)

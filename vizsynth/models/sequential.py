@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 from flax import nnx
 from jaxtyping import Array
 
@@ -89,7 +88,7 @@ class Sequential(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
-        keys = iter(jax.random.split(key, len(config.stack)))
+        keys = weighted.keys_from(key, len(config.stack))
         shape: tuple[int, ...] = tuple(config.input_shape)
         for name, layer in zip(layer_names(config.stack), config.stack, strict=True):
             match layer:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
-from vizsynth.models.layers import Conv
+from vizsynth.models.layers import Conv, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.ops import Ops, pool_padding
 from vizsynth.taps import passthrough
@@ -63,7 +63,7 @@ class SqueezeNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
-        keys = iter(jax.random.split(key, 10))
+        keys = keys_from(key, 10)
         self.conv1 = Conv(3, 64, 3, stride=2, name="conv1", key=next(keys))
         inputs = 64
         for i, squeeze in SQUEEZES.items():

@@ -36,7 +36,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
-from vizsynth.models.layers import he_normal
+from vizsynth.models.layers import he_normal, keys_from
 from vizsynth.models.network import with_attributes
 from vizsynth.models.weights import WeightsError, fit, paths, read_safetensors, write_tensors
 from vizsynth.types import Images, Key
@@ -157,7 +157,7 @@ class Stylizer(nnx.Module):
         self.record: StylizerRecord | None = None
         full, half, quarter = config.widths
         styles = len(config.styles)
-        keys = iter(jax.random.split(key, config.blocks + 6))
+        keys = keys_from(key, config.blocks + 6)
         self.in1 = Convolution(3, full, 9, styles=styles, key=next(keys))
         self.in2 = Convolution(full, half, 3, stride=2, styles=styles, key=next(keys))
         self.in3 = Convolution(half, quarter, 3, stride=2, styles=styles, key=next(keys))

@@ -10,13 +10,12 @@ sigmoid has one logit, that of the second class.
 
 from dataclasses import dataclass
 
-import jax
 from flax import nnx
 from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
-from vizsynth.models.layers import Conv, Linear
+from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
 from vizsynth.models.sequential import Dense, Flatten, Layer, Sequential, SequentialConfig
 from vizsynth.ops import Ops
@@ -57,7 +56,7 @@ class VGG(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
-        keys = iter(jax.random.split(key, sum(config.depths) + 3))
+        keys = keys_from(key, sum(config.depths) + 3)
         inputs = 3
         for name, width in self._convs():
             conv = Conv(inputs, width, 3, padding=1, norm=config.batch_norm, name=name, key=next(keys))

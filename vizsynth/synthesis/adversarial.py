@@ -6,6 +6,7 @@ Examples, 2017, section 2.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
-from optax.projections import projection_box, projection_l2_ball, projection_linf_ball
+from optax.projections import projection_linf_ball
 
 from vizsynth.chunks import check_count, keys_for, total
 from vizsynth.entry import is_concrete
@@ -37,7 +38,7 @@ class Ball(NamedTuple):
     norm: Callable[[Image], Float[Array, ""]]
     """‖δ‖"""
     project: Callable[[Image, Any], Image]
-    """`project(δ, ε)`: the point of the ball of radius ε nearest to δ."""
+    """`project(δ, ε)`: the point of the ball of radius ε nearest to δ, no value of it larger than δ's."""
     steepest: Callable[[Image], Image]
     """The point of the unit ball where ⟨g, δ⟩ is largest; 0 where g is 0."""
     uniform: Callable[[Key, Any], Image]
@@ -49,6 +50,13 @@ def l2_norm(delta: Image) -> Float[Array, ""]:
     largest = jnp.abs(delta).max()
     scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
     return scale * jnp.sqrt(jnp.square(delta / scale).sum())
+
+
+def _l2_project(delta: Image, epsilon: Any) -> Image:
+    # The sum of squares is rounded: the radius is smaller by more than that can make of it.
+    inside = epsilon * (1 - 64 * float(jnp.finfo(delta.dtype).eps))
+    norm = l2_norm(delta)
+    return delta * jnp.minimum(inside / jnp.where(norm > 0, norm, jnp.ones_like(norm)), 1)
 
 
 def _l2_steepest(g: Image) -> Image:
@@ -73,22 +81,97 @@ def _linf_uniform(key: Key, shape: Any) -> Image:
 
 linf_ball = Ball(_linf_norm, projection_linf_ball, jnp.sign, _linf_uniform)
 """The ball of the largest absolute value, ‖δ‖∞."""
-l2_ball = Ball(l2_norm, projection_l2_ball, _l2_steepest, _l2_uniform)
+l2_ball = Ball(l2_norm, _l2_project, _l2_steepest, _l2_uniform)
 """The ball of the Euclidean norm, ‖δ‖₂."""
 
 
 def within(ball: Ball, x: Images, images: Images, epsilon: Radius) -> Images:
-    """Return the points projected on the balls around the images, then on [0, 1].
+    """Return the points projected on the balls around the images, then on [0, 1], in the images' precision.
 
     The second projection does not lead out of a ball again, as the images lie in [0, 1].
     """
-    delta = jax.vmap(ball.project)(x - images, one_an_image(epsilon, images))
-    return projection_box(images + delta, 0.0, 1.0)
+    radii = jnp.broadcast_to(radius(epsilon, images.dtype), images.shape[:1])
+    moved = jax.vmap(partial(in_ball, ball))(x, images, radii)
+    return where(radii > 0, jnp.clip(moved, 0, 1), images)
+
+
+def in_ball(ball: Ball, x: Image, center: Image, epsilon: Float[Array, ""]) -> Image:
+    """Return the point of the ball around an image nearest to x, in the image's precision, never outside."""
+    dtype, center = center.dtype, widened(center)
+    delta = ball.project(_rounded(x.astype(center.dtype), dtype) - center, epsilon)
+    moved = center + delta
+    # That sum was rounded too. Where this led away from the centre, the number before it is near enough.
+    center, delta, near = lax.stop_gradient((center, delta, moved))
+    near = jnp.where(_is_within(near, center, jnp.abs(delta)), near, jnp.nextafter(near, center))
+    return _with_slope_of(moved, _rounded(near, dtype, toward=center)).astype(dtype)
+
+
+def _is_within(x: Image, y: Image, distance: Image) -> Bool[Array, "h w 3"]:
+    """Tell whether |x − y| ≤ distance, exactly, for numbers of one sign.
+
+    Where one of the two differences is rounded, the other is not: a − b is exact for b ≥ a / 2 (Sterbenz).
+    """
+    low, high = jnp.minimum(x, y), jnp.maximum(x, y)
+    return (high - low <= distance) & (high - distance <= low)
+
+
+# Precision ----------------------------------------------------------------------
+
+
+def wide(dtype: Any) -> Any:
+    """Return what is reckoned in with images of a data type: float32, or float64 for its own."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def widened(x: Array) -> Array:
+    """Return the same numbers, in what is reckoned in with them."""
+    return _rounded(x.astype(wide(x.dtype)), x.dtype)
+
+
+def radius(epsilon: Radius, dtype: Any) -> Array:
+    """Return ε in what is reckoned in with images of a data type, rounded down."""
+    given = jnp.asarray(epsilon)
+    rounded = given.astype(wide(dtype))
+    if given.dtype != jnp.float64 or rounded.dtype == jnp.float64:
+        return rounded
+    return jnp.where(rounded.astype(given.dtype) > given, jnp.nextafter(rounded, 0), rounded)
+
+
+def _rounded(x: Array, dtype: Any, *, toward: Array | None = None) -> Array:
+    """Return float32 numbers rounded to those of bfloat16 or float16: to the nearest, or towards others.
+
+    Of other data types they are what they are. Rounded by arithmetic, because compilers may leave out a
+    conversion to a lower precision and back.
+    """
+    if jnp.finfo(dtype).bits >= 32:
+        return x
+    info, bits = jnp.finfo(dtype), lax.bitcast_convert_type(lax.stop_gradient(x), jnp.uint32)
+    power = lax.bitcast_convert_type(bits & jnp.uint32(0x7F800000), jnp.float32)  # of two: the exponent alone
+    least = max(float(info.smallest_subnormal), float(jnp.finfo(jnp.float32).tiny))
+    spacing = jnp.maximum(power * 2.0**-info.nmant, least)
+    if toward is None:
+        return _with_slope_of(x, jnp.round(x / spacing) * spacing)
+    down = jnp.maximum(jnp.floor(x / spacing) * spacing, toward)
+    up = jnp.minimum(jnp.ceil(x / spacing) * spacing, toward)
+    return jnp.where(x > toward, down, up)
+
+
+def _with_slope_of(x: Array, rounded: Array) -> Array:
+    """Return rounded numbers whose derivative is that of what was rounded, not 0."""
+    return lax.stop_gradient(rounded) + (x - lax.stop_gradient(x))
+
+
+# Images -------------------------------------------------------------------------
 
 
 def one_an_image(value: Radius, images: Images) -> Float[Array, " n"]:
-    """Return a number for each image, in their precision."""
-    return jnp.broadcast_to(jnp.asarray(value, images.dtype), images.shape[:1])
+    """Return a number for each image, in what is reckoned in with them."""
+    return jnp.full_like(images, value, wide(images.dtype), shape=images.shape[:1])
+
+
+def along(x: Images, length: Float[Array, " n"], d: Images) -> Images:
+    """Return x + length d, in what is reckoned in."""
+    return widened(x) + times(length, d.astype(length.dtype))
 
 
 def times(factor: Float[Array, " n"], images: Images) -> Images:
@@ -103,8 +186,8 @@ def where(condition: Bool[Array, " n"], x: Images, y: Images) -> Images:
 
 def random_start(ball: Ball, images: Images, epsilon: Radius, keys: Array) -> Images:
     """Return a point drawn uniformly from the ball around each image, clipped to [0, 1]."""
-    drawn = jax.vmap(lambda key: ball.uniform(key, images.shape[1:]))(keys).astype(images.dtype)
-    return within(ball, images + times(one_an_image(epsilon, images), drawn), images, epsilon)
+    drawn = jax.vmap(lambda key: ball.uniform(key, images.shape[1:]))(keys)
+    return within(ball, along(images, one_an_image(epsilon, images), drawn), images, epsilon)
 
 
 # What is climbed ----------------------------------------------------------------
@@ -178,7 +261,7 @@ def climb(
 
     def step(t: Int[Array, ""], x: Images) -> Images:
         d = jax.vmap(ball.steepest)(g(x, t))
-        return within(ball, x + times(alpha, d), images, epsilon)
+        return within(ball, along(x, alpha, d), images, epsilon)
 
     return lax.fori_loop(0, steps, step, start)
 
@@ -195,13 +278,19 @@ STARTS, TRANSFORMS = 0, 1  # purposes of a key
 
 
 def check_attack(
-    images: Array, numbers: Mapping[str, Any], *, ball: Ball | None = None, key: Array | None = None
+    net: Any,
+    images: Array,
+    numbers: Mapping[str, Any],
+    *,
+    ball: Ball | None = None,
+    key: Array | None = None,
 ) -> None:
-    """Raise if images do not lie in [0, 1], or a number (a radius, a step) is not positive.
+    """Raise if images do not lie in [0, 1], or a number is not positive (a step) or negative (a radius).
 
     `ball` is the one that `epsilon` is a radius of.
     """
     n = len(images)
+    check_classes(net, images)
     if key is not None:
         keys_for(key, n)
     for name, value in numbers.items():
@@ -212,6 +301,11 @@ def check_attack(
             f"epsilon is a share of the range [0, 1] of a pixel, so at most 1, not {epsilon}; "
             f"of 255 grey values, give {epsilon} / 255"
         )
+    check_range(images)
+
+
+def check_range(images: Array) -> None:
+    """Raise if images do not lie in [0, 1]."""
     if is_concrete(images):
         with jax.ensure_compile_time_eval():
             low, high = float(images.min()), float(images.max())
@@ -223,14 +317,22 @@ def check_attack(
             )
 
 
+def check_classes(net: Any, images: Array) -> None:
+    """Raise if there is no other class that an image could be taken for."""
+    if class_count(net, images) < 2:
+        raise ValueError("an attack changes which class is predicted, and this network has only one")
+
+
 def check_positive(value: Any, name: str, n: int) -> None:
-    """Raise if a number, or a number an image, is not positive and finite."""
+    """Raise if a number, or a number an image, is not positive and finite; a radius may be 0."""
     shape = np.shape(value)
     if shape not in ((), (n,)):
         raise ValueError(f"{name} is one number, or one for each of the {n} images, not an array {shape}")
     if is_concrete(value):
         values = np.asarray(value, np.float64)
-        if not (np.isfinite(values).all() and (values > 0).all()):
+        if name == "epsilon" and not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError(f"epsilon must be at least 0 and finite, not {value}; 0 gives the images back")
+        if name != "epsilon" and not (np.isfinite(values).all() and (values > 0).all()):
             raise ValueError(f"{name} must be above 0 and finite, not {value}")
 
 
@@ -256,4 +358,6 @@ def check_start(start: Any, images: Array) -> None:
 
 def class_count(net: Any, images: Array) -> int:
     """Return how many classes the network has. Nothing is computed."""
+    if (known := getattr(net, "num_classes", None)) is not None:
+        return known
     return shapes(net, images, ("logits",))["logits"].shape[-1]

@@ -20,6 +20,7 @@ from vizsynth.synthesis.adversarial import (
     STARTS,
     Ball,
     Radius,
+    along,
     best_other,
     check_attack,
     check_start,
@@ -29,8 +30,8 @@ from vizsynth.synthesis.adversarial import (
     one_an_image,
     reached,
     stream,
-    times,
     where,
+    widened,
     within,
 )
 from vizsynth.types import Images, Keys, Labels, Logits, Network
@@ -125,10 +126,10 @@ def _apgd(
         return losses, fooled, g
 
     def step(s: _State) -> _State:
-        z = into(s.x + times(s.eta, jax.vmap(ball.steepest)(s.g)))
-        a = jnp.where(s.step > 0, jnp.asarray(ALPHA, dtype), jnp.asarray(1, dtype))
-        x = into(s.x + a * (z - s.x) + (1 - a) * (s.x - s.before))
-        x = where(s.fooled, s.x, x)
+        z = into(along(s.x, s.eta, jax.vmap(ball.steepest)(s.g)))
+        at, before, z = widened(s.x), widened(s.before), widened(z)
+        a = jnp.where(s.step > 0, jnp.asarray(ALPHA, z.dtype), jnp.asarray(1, z.dtype))
+        x = where(s.fooled, s.x, into(at + a * (z - at) + (1 - a) * (at - before)))
         losses, fooled, g = look(x)
         better = ~s.fooled & (losses > s.best_loss)
         best, best_g = where(better, x, s.best), where(better, g, s.best_g)
@@ -170,12 +171,12 @@ def _apgd(
             t = ball.uniform(jax.random.fold_in(key, restart), images.shape[1:])
             return t / ball.norm(t)
 
-        return into(images + times(epsilons, jax.vmap(on_the_border)(keys).astype(dtype)))
+        return into(along(images, epsilons, jax.vmap(on_the_border)(keys)))
 
     def run(restart: Int[Array, ""], found: _Found) -> _Found:
         x = where(found.fooled, found.images, first_point(restart))
         losses, fooled, g = look(x)
-        nothing = jnp.zeros((n,), jnp.int32)
+        nothing = jnp.zeros_like(losses, jnp.int32)
         begin = _State(
             jnp.zeros((), jnp.int32),
             x,
@@ -199,12 +200,13 @@ def _apgd(
             where(better, result, found.images), jnp.where(better, end.best_loss, found.loss), end.fooled
         )
 
-    nowhere = jnp.full((n,), -jnp.inf, dtype)
+    nowhere = jnp.full_like(images, -jnp.inf, shape=(n,))
     found = _Found(images, nowhere, reached(logits_of(net, images), labels, targeted))
     return lax.fori_loop(0, restarts, run, found).images
 
 
 def _check(
+    net: Any,
     images: Array,
     epsilon: Any,
     ball: Any,
@@ -223,11 +225,11 @@ def _check(
         raise ValueError(
             f"{restarts} restarts begin at random points: give key=jax.random.key(seed), and no start"
         )
-    check_attack(images, {"epsilon": epsilon}, ball=ball, key=key)
+    check_attack(net, images, {"epsilon": epsilon}, ball=ball, key=key)
 
 
 def _check_dlr(net: Any, images: Array, **given: Any) -> None:
-    _check(images=images, **given)
+    _check(net=net, images=images, **given)
     if (classes := class_count(net, images)) < 3:
         raise ValueError(
             f"the ratio compares 3 classes, and the network has {classes}; "
@@ -268,7 +270,7 @@ def apgd_ce(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`.
         labels: one for all images, or one an image.
-        epsilon: the radius of the ball, in units of intensity; one for all, or one an image.
+        epsilon: ε ≥ 0, the radius of the ball, in units of intensity; one for all, or one an image.
         ball: `vizsynth.linf_ball` or `vizsynth.l2_ball`.
         steps: N; the authors take 100. `vizsynth.synthesis.apgd.checkpoints` lists the checkpoints.
         restarts: how many runs; the later ones are for those images which the earlier ones did not fool.
@@ -286,8 +288,8 @@ def apgd_ce(
         is 10 steps.
 
     Raises:
-        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon not
-            above 0; steps or restarts below 1; restarts without a key.
+        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon
+            below 0; steps or restarts below 1; restarts without a key.
 
     Example:
         >>> import jax, vizsynth

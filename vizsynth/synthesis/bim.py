@@ -24,6 +24,7 @@ from vizsynth.types import Images, Keys, Labels, Network
 
 
 def _check(
+    net: Any,
     images: Array,
     epsilon: Any,
     step_size: Any,
@@ -36,7 +37,7 @@ def _check(
 ) -> None:
     check_count(steps, "steps")
     check_transform(transform, samples, batch_size, key)
-    check_attack(images, {"epsilon": epsilon, "step_size": step_size}, ball=linf_ball, key=key)
+    check_attack(net, images, {"epsilon": epsilon, "step_size": step_size}, ball=linf_ball, key=key)
 
 
 @entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
@@ -62,7 +63,7 @@ def bim(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: X.
         labels: y: one for all images, or one an image.
-        epsilon: ε > 0, the radius in units of intensity; one for all, or one an image.
+        epsilon: ε ≥ 0, the radius in units of intensity; one for all, or one an image.
         step_size: α; the paper's is 1/255.
         steps: N; the paper takes min(ε + 4, 1.25 ε) with ε in grey values, 10 for ε = 8/255.
         targeted: the labels are those to reach: X_t − α sign(∇_X J) (section 2.3).
@@ -78,8 +79,8 @@ def bim(
         Foolbox's `LinfBasicIterativeAttack(random_start=False)` are the same.
 
     Raises:
-        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon or
-            step_size not above 0; steps or samples below 1; a transform without a key.
+        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon
+            below 0; step_size not above 0; steps or samples below 1; a transform without a key.
 
     Example:
         >>> import jax, vizsynth

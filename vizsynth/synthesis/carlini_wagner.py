@@ -49,11 +49,18 @@ class _Search(NamedTuple):
 
 
 def _check(
-    images: Array, searches: int, steps: int, c: Any, learning_rate: Any, confidence: Any, **_: Any
+    net: Any,
+    images: Array,
+    searches: int,
+    steps: int,
+    c: Any,
+    learning_rate: Any,
+    confidence: Any,
+    **_: Any,
 ) -> None:
     check_count(searches, "searches")
     check_count(steps, "steps")
-    check_attack(images, {"c": c, "learning_rate": learning_rate})
+    check_attack(net, images, {"c": c, "learning_rate": learning_rate})
     if is_concrete(confidence) and not np.all(np.asarray(confidence) >= 0):
         raise ValueError(f"confidence must not be negative, not {confidence}; the least is 0")
 
@@ -146,7 +153,7 @@ def carlini_wagner(
             w = jnp.asarray(optax.apply_updates(state.w, updates))
             return _Descent(w, moments, state.succeeded | success, best)
 
-        never = jnp.zeros(len(x), bool)
+        never = jnp.zeros_like(search.c, bool)
         return lax.fori_loop(0, steps, step, _Descent(w_image, adam.init(w_image), never, search.best))
 
     def try_c(_: Int[Array, ""], search: _Search) -> _Search:
@@ -157,8 +164,8 @@ def carlini_wagner(
         return _Search(c, low, high, end.best)
 
     fooled = distance(logits_of(net, images)) < 0
-    unbounded = jnp.full(len(x), jnp.inf, precise)
+    unbounded = jnp.full_like(x, jnp.inf, shape=(len(x),))
     best = _Best(x, jnp.where(fooled, jnp.zeros_like(unbounded), unbounded))
-    first = jnp.broadcast_to(jnp.asarray(c, precise), unbounded.shape)
+    first = jnp.full_like(unbounded, c)
     found = lax.fori_loop(0, searches, try_c, _Search(first, jnp.zeros_like(unbounded), unbounded, best))
     return found.best.images.astype(images.dtype)

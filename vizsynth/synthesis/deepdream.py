@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.chunks import check_count, keys_for
-from vizsynth.entry import as_images, entry, is_concrete
+from vizsynth.entry import as_images, check_key, entry, is_concrete
 from vizsynth.images import Pixels, transform_affine
 from vizsynth.pytrees import pytree
 from vizsynth.rows import roll_of
@@ -396,9 +396,10 @@ def deepdream_zoom(
     if is_concrete(zoom) and not 0 <= np.asarray(zoom) < 1:
         raise ValueError(f"zoom must be a share of each side, in [0, 1), not {zoom}")
     images = as_images(images)
+    check_key(key, several=True)
+    keys = keys_for(key, len(images))
 
     def dreamt() -> Iterator[Images]:
-        keys = keys_for(key, len(images))
         x = images
         for i in range(done, frames):
             x = zoomed(x, zoom) if i > 0 else x

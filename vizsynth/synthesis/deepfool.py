@@ -27,13 +27,16 @@ from vizsynth.synthesis.adversarial import (
 )
 from vizsynth.types import Images, Labels, Logits, Network
 
+CANDIDATES = 10
+"""How many classes are compared where it is not said."""
+
 
 def check_deepfool(
     net: Any,
     images: Array,
     *,
     steps: int,
-    candidates: int,
+    candidates: int | None,
     overshoot: Any,
     margin: Any,
     batch_size: int,
@@ -41,13 +44,15 @@ def check_deepfool(
     """Raise if the attack cannot be made."""
     check_count(steps, "steps")
     check_count(batch_size, "batch_size")
-    check_count(candidates, "candidates")
-    if candidates < 2:
-        raise ValueError("candidates must be at least 2, the label and another class, not 1")
-    check_attack(images, {})
+    check_attack(net, images, {})
     for name, value, usual in (("overshoot", overshoot, 0.02), ("margin", margin, 0)):
         if is_concrete(value) and not np.all(np.asarray(value) >= 0):
             raise ValueError(f"{name} must not be negative, not {value}; the paper's is {usual}")
+    if candidates is None:
+        return
+    check_count(candidates, "candidates")
+    if candidates < 2:
+        raise ValueError("candidates must be at least 2, the label and another class, not 1")
     if candidates > (classes := class_count(net, images)):
         raise ValueError(
             f"candidates must be at most the network's {classes} classes, not {candidates}; "
@@ -82,7 +87,7 @@ def nearest_fooling(
     labels: Labels,
     *,
     steps: int,
-    candidates: int,
+    candidates: int | None,
     overshoot: float | Array,
     margin: float | Array,
     batch_size: int,
@@ -91,7 +96,7 @@ def nearest_fooling(
     moved = partial(
         _moved,
         steps=steps,
-        candidates=candidates,
+        candidates=candidates or min(CANDIDATES, class_count(net, images)),
         overshoot=overshoot,
         margin=margin,
         batch_size=batch_size,
@@ -162,8 +167,8 @@ def _moved(
     def going_on(state: _State) -> Bool[Array, ""]:
         return (state.step <= steps) & ~state.fooled.all()
 
-    none = jnp.zeros(len(images), bool)
-    classes = jnp.zeros((len(images), candidates), jnp.int32)
+    none = jnp.zeros_like(images, bool, shape=(len(images),))
+    classes = jnp.zeros_like(images, jnp.int32, shape=(len(images), candidates))
     end = lax.while_loop(going_on, step, _State(jnp.int32(0), images, jnp.zeros_like(images), none, classes))
     return end.x, end.fooled
 
@@ -175,7 +180,7 @@ def deepfool(
     labels: Labels,
     *,
     steps: int = 50,
-    candidates: int = 10,
+    candidates: int | None = None,
     overshoot: float | Array = 0.02,
     margin: float | Array = 1e-4,
     batch_size: int = 9,
@@ -192,6 +197,7 @@ def deepfool(
         labels: y: one for all images, or one an image. An image that is not given it stays as it is.
         steps: at most how many i.
         candidates: how many classes are compared: the label and the others with the largest logits at x₀.
+            None is 10, as in the authors' program, or all where there are fewer.
         overshoot: η, at least 0; the paper's is 0.02.
         margin: what is added to the length of each r_i, at least 0, in units of intensity. The paper's is 0;
             the authors' program adds 1e-4, without which an image that stands within rounding of a boundary
@@ -207,7 +213,8 @@ def deepfool(
 
     Raises:
         TypeError, ValueError: images outside [0, 1] or labels that the network cannot take; steps below 1;
-            fewer than 2 candidates or more than there are classes; a negative overshoot or margin.
+            fewer than 2 candidates or more than there are classes; a network of one class; a negative
+            overshoot or margin.
 
     Example:
         >>> import jax, vizsynth

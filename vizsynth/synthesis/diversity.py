@@ -58,7 +58,7 @@ def _check(
 ) -> None:
     check_pictures(net, target, size, transform, steps, None, key if state is None else state.key)
     check_pictures(net, scores.LayerNorm(layer), size, transform, steps, state, key)
-    check_together(count, key, state)
+    check_together(count, state)
     if (asked := scores.count(target)) is not None:
         raise ValueError(f"diverse pictures are of one target, not of {asked}")
 

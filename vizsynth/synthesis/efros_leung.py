@@ -64,7 +64,7 @@ def gaussian(window: int) -> Float[np.ndarray, " n"]:
 
 
 def _check(texture: Any, key: Any, size: Any, window: Any, tolerance: Any) -> None:
-    check_texture(texture, size, key)
+    check_texture(texture, size)
     check_window(texture, size, window)
     if window < SEED:
         raise ValueError(f"window must be at least {SEED}, not {window}: one pixel has no neighbours")

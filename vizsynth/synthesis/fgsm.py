@@ -7,22 +7,22 @@ from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
-from optax.projections import projection_box
 
 from vizsynth.entry import entry
 from vizsynth.synthesis.adversarial import (
     Radius,
+    along,
     check_attack,
     expected_gradient,
     linf_ball,
     one_an_image,
-    times,
+    within,
 )
 from vizsynth.types import Images, Labels, Network
 
 
-def _check(images: Array, epsilon: Any, **_: Any) -> None:
-    check_attack(images, {"epsilon": epsilon}, ball=linf_ball)
+def _check(net: Any, images: Array, epsilon: Any, **_: Any) -> None:
+    check_attack(net, images, {"epsilon": epsilon}, ball=linf_ball)
 
 
 @entry(static=("targeted",), check=_check)
@@ -40,7 +40,7 @@ def fgsm(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: x.
         labels: y: one for all images, or one an image.
-        epsilon: ε > 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
+        epsilon: ε ≥ 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
         targeted: the labels are those to reach: x − ε sign(∇_x J).
 
     Returns:
@@ -49,7 +49,7 @@ def fgsm(
 
     Raises:
         TypeError, ValueError: images outside [0, 1] or labels that the network cannot take; epsilon not in
-            (0, 1].
+            [0, 1].
 
     Example:
         >>> import jax, vizsynth
@@ -61,4 +61,4 @@ def fgsm(
     """
     g = expected_gradient(net, labels, targeted=targeted)
     direction = jnp.sign(g(images, jnp.zeros((), int)))
-    return projection_box(images + times(one_an_image(epsilon, images), direction), 0.0, 1.0)
+    return within(linf_ball, along(images, one_an_image(epsilon, images), direction), images, epsilon)

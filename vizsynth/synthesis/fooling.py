@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.chunks import check_count
 from vizsynth.entry import entry, is_concrete
-from vizsynth.synthesis.adversarial import best_other, l2_norm, logits_of, where
+from vizsynth.synthesis.adversarial import best_other, check_classes, l2_norm, logits_of, where
 from vizsynth.types import Images, Labels, Network, Synthesis
 
 
@@ -28,6 +28,7 @@ class Fooled(NamedTuple):
 
 def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_: Any) -> None:
     check_count(steps, "steps")
+    check_classes(net, images)
     if is_concrete(step_size) and not (np.asarray(step_size) > 0).all():
         raise ValueError(f"step_size must be above 0, not {step_size}")
 
@@ -103,7 +104,8 @@ def fool(
         return (state, values), values
 
     if state is None:
-        state = Fooled(images, jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
+        zeros = jnp.zeros_like(images, jnp.int32, shape=(n,))
+        state = Fooled(images, zeros, zeros > 0)
     _, (values, _) = score(state.images)  # the trace of those that are all fooled already
     (state, _), trace = jax.lax.scan(unless_done, (state, values), None, length=steps)
     _, (_, reached) = score(state.images)  # the last step has not been looked at yet

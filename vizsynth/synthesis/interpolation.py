@@ -60,7 +60,7 @@ def _check(
             raise ValueError(f"pictures lie between two targets: each is one, not {asked}")
         check_pictures(net, target, size, transform, steps, None, some_key)
     check_pictures(net, scores.LayerNorm(layer), size, transform, steps, state, key)
-    check_together(count, key, state)
+    check_together(count, state)
 
 
 @entry(

@@ -16,6 +16,7 @@ from vizsynth.synthesis.adversarial import (
     TRANSFORMS,
     Radius,
     Transform,
+    along,
     check_attack,
     check_transform,
     expected_gradient,
@@ -29,6 +30,7 @@ from vizsynth.types import Images, Keys, Labels, Network
 
 
 def _check(
+    net: Any,
     images: Array,
     epsilon: Any,
     step_size: Any,
@@ -43,7 +45,7 @@ def _check(
     check_count(steps, "steps")
     check_transform(transform, samples, batch_size, key)
     numbers = {"epsilon": epsilon} | ({} if step_size is None else {"step_size": step_size})
-    check_attack(images, numbers, ball=linf_ball, key=key)
+    check_attack(net, images, numbers, ball=linf_ball, key=key)
     if is_concrete(decay) and not np.all(np.asarray(decay) >= 0):
         raise ValueError(f"decay must not be negative, not {decay}; 0 is bim, 1 the paper's")
 
@@ -72,7 +74,7 @@ def mi_fgsm(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: x.
         labels: y: one for all images, or one an image.
-        epsilon: ε > 0, the radius in units of intensity; one for all, or one an image.
+        epsilon: ε ≥ 0, the radius in units of intensity; one for all, or one an image.
         step_size: α; None is the paper's ε / T, with which no projection on the ball is needed.
         steps: T.
         decay: μ, at least 0; the paper's is 1, and 0 makes it `vizsynth.bim`.
@@ -85,7 +87,7 @@ def mi_fgsm(
 
     Raises:
         TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon or
-            step_size not above 0; decay below 0; steps or samples below 1; a transform without a key.
+            decay below 0; step_size not above 0; steps or samples below 1; a transform without a key.
 
     Example:
         >>> import jax, vizsynth
@@ -109,9 +111,9 @@ def mi_fgsm(
 
     def step(t: Int[Array, ""], state: tuple[Images, Images]) -> tuple[Images, Images]:
         x, g = state
-        now = gradient(x, t)
+        now = gradient(x, t).astype(mu.dtype)
         size = jnp.abs(now).sum(axis=(1, 2, 3))
         g = times(mu, g) + times(1 / jnp.where(size > 0, size, jnp.ones_like(size)), now)
-        return within(linf_ball, x + times(alpha, jnp.sign(g)), images, epsilon), g
+        return within(linf_ball, along(x, alpha, jnp.sign(g)), images, epsilon), g
 
-    return lax.fori_loop(0, steps, step, (images, jnp.zeros_like(images)))[0]
+    return lax.fori_loop(0, steps, step, (images, jnp.zeros_like(images, mu.dtype)))[0]

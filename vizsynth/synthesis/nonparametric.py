@@ -17,18 +17,14 @@ HIGHEST = lax.Precision.HIGHEST  # differences of large sums: no shortened float
 Number = float | Float[Array, ""]
 
 
-def check_texture(texture: Any, size: Any, key: Any) -> None:
-    """Raise where the source, the size of the picture or the key cannot be taken."""
+def check_texture(texture: Any, size: Any) -> None:
+    """Raise where the source or the size of the picture cannot be taken."""
     as_image(texture, name="texture")
     sides = size if isinstance(size, tuple) else (size,)
     if len(sides) not in (1, 2):
         raise ValueError(f"size must be a side or (height, width), not {size!r}")
     for side in sides:
         check_count(side, "size")
-    if key.ndim:
-        raise ValueError(
-            f"one picture takes one key, not {key.shape}; for several use jax.vmap over the keys"
-        )
 
 
 def check_window(texture: Any, size: Any, window: Any, *, odd: bool = True, name: str = "window") -> None:

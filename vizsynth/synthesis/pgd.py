@@ -31,6 +31,7 @@ from vizsynth.types import Images, Keys, Labels, Network
 
 
 def _check(
+    net: Any,
     images: Array,
     epsilon: Any,
     step_size: Any,
@@ -46,14 +47,14 @@ def _check(
     check_transform(transform, samples, batch_size, key)
     check_start(start, images)
     numbers = {"epsilon": epsilon} | ({} if step_size is None else {"step_size": step_size})
-    check_attack(images, numbers, ball=ball, key=key)
+    check_attack(net, images, numbers, ball=ball, key=key)
 
 
-def _check_linf(net: Any, labels: Any, targeted: bool, **given: Any) -> None:
+def _check_linf(labels: Any, targeted: bool, **given: Any) -> None:
     _check(ball=linf_ball, **given)
 
 
-def _check_l2(net: Any, labels: Any, targeted: bool, **given: Any) -> None:
+def _check_l2(labels: Any, targeted: bool, **given: Any) -> None:
     _check(ball=l2_ball, **given)
 
 
@@ -118,7 +119,7 @@ def pgd(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: x.
         labels: y: one for all images, or one an image.
-        epsilon: ε > 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
+        epsilon: ε ≥ 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
         step_size: α; the paper's for CIFAR-10 is 2/255.
         steps: N.
         targeted: the labels are those to reach; the loss goes down.
@@ -137,8 +138,8 @@ def pgd(
         `samples` (the same sign); Foolbox averages logits in place of losses.
 
     Raises:
-        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon or
-            step_size not above 0; steps or samples below 1; a transform without a key.
+        TypeError, ValueError: images outside [0, 1], labels or a key that cannot be taken; epsilon
+            below 0; step_size not above 0; steps or samples below 1; a transform without a key.
 
     Example:
         >>> import jax, vizsynth
@@ -184,7 +185,7 @@ def pgd_l2(
     """Return x^N of x^{t+1} = Π_{x+S}(x^t + α g / ‖g‖₂), g = ∇_x L(θ, x^t, y), S the L2 ball of radius ε.
 
     Args:
-        epsilon: ε > 0, the L2 norm over all values of the image, in units of intensity.
+        epsilon: ε ≥ 0, the L2 norm over all values of the image, in units of intensity.
         step_size: α; None is 2.5 ε / steps, which reaches the ball's border from anywhere within it.
             All else is as for `pgd`.
 

@@ -95,13 +95,11 @@ def _check_index(index: Any, count: int, what: str, layer: str) -> None:
         raise ValueError(f"{layer} has {count} {what}s, 0..{count - 1}; there is no {what} {wrong}")
 
 
-def check_together(count: int, key: Any, state: Any) -> None:
+def check_together(count: int, state: Any) -> None:
     """Raise where `count` pictures cannot be made as one run."""
     chunks.check_count(count, "count")
     if count < 2:
         raise ValueError("count must be at least 2: pictures are made together to be compared")
-    if key is not None and key.ndim:
-        raise ValueError(f"pictures that are made together take one key, not {key.shape[0]}")
     if state is not None:
         made = {leaf.shape[0] for leaf in jax.tree.leaves(state.params)}
         if state.step.ndim or made != {count}:

@@ -204,7 +204,7 @@ def check_blocks(texture: Any, size: Any, block: Any, overlap: Any, tolerance: A
 
 
 def _check(texture: Any, key: Any, size: Any, block: Any, overlap: Any, tolerance: Any, **_: Any) -> None:
-    check_texture(texture, size, key)
+    check_texture(texture, size)
     check_blocks(texture, size, block, overlap, tolerance)
 
 
@@ -261,7 +261,7 @@ def _check_transfer(
     texture: Any, content: Any, key: Any, block: Any, iterations: Any, alpha: Any, tolerance: Any
 ) -> None:
     size = as_image(content, name="content").shape[:2]
-    check_texture(texture, size, key)
+    check_texture(texture, size)
     check_blocks(texture, size, block, None, tolerance)
     check_count(iterations, "iterations")
     if is_concrete(alpha) and not 0 <= np.asarray(alpha) <= 1:

@@ -14,7 +14,16 @@ from optax.projections import projection_box
 
 from vizsynth.chunks import check_count, each, fold
 from vizsynth.entry import entry, is_concrete
-from vizsynth.synthesis.adversarial import Ball, check_attack, linf_ball, logits_of
+from vizsynth.synthesis.adversarial import (
+    Ball,
+    check_attack,
+    check_range,
+    in_ball,
+    linf_ball,
+    logits_of,
+    radius,
+    widened,
+)
 from vizsynth.synthesis.deepfool import check_deepfool, nearest_fooling
 from vizsynth.types import Image, Images, Key, Labels, Network
 
@@ -50,7 +59,7 @@ def _check_rate(net: Any, images: Array, perturbation: Any, batch_size: int) -> 
         raise ValueError(
             f"perturbation must have the shape of one image, {images.shape[1:]}, not {np.shape(perturbation)}"
         )
-    check_attack(images, {})
+    check_range(images)
 
 
 @entry(static=("batch_size",), check=_check_rate)
@@ -103,11 +112,9 @@ def _check(
         raise TypeError(f"ball must be vizsynth.linf_ball or vizsynth.l2_ball, not {ball!r}")
     if np.shape(epsilon) != ():
         raise ValueError(f"one perturbation has one epsilon, not an array {np.shape(epsilon)}")
-    if key is not None and key.ndim:
-        raise ValueError(f"one perturbation takes one key, not {len(key)}")
     if is_concrete(rate) and not 0 < float(rate) <= 1:
         raise ValueError(f"rate must be a share above 0 and at most 1, not {rate}")
-    check_attack(images, {"epsilon": epsilon}, ball=ball)
+    check_attack(net, images, {"epsilon": epsilon}, ball=ball)
     check_deepfool(net, images, **deepfool)
 
 
@@ -121,7 +128,7 @@ def universal_perturbation(
     rate: float | Array = 0.8,
     epochs: int = 10,
     steps: int = 10,
-    candidates: int = 10,
+    candidates: int | None = None,
     overshoot: float | Array = 0.02,
     margin: float | Array = 1e-4,
     key: Key | None = None,
@@ -137,7 +144,7 @@ def universal_perturbation(
         net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: the set X. The paper sees little gain beyond a few
             thousand, and generalization from 500 on.
-        epsilon: ξ, the radius of the ball, in units of intensity; the paper's are 10/255 (L∞) and, for
+        epsilon: ξ ≥ 0, the radius of the ball, in units of intensity; the paper's are 10/255 (L∞) and, for
             L2, 2000/255.
         ball: `vizsynth.linf_ball` or `vizsynth.l2_ball`.
         rate: 1 − δ, the share of images to fool; the paper's is 0.8.
@@ -152,7 +159,7 @@ def universal_perturbation(
         Δv that does not fool is not added.
 
     Raises:
-        TypeError, ValueError: images outside [0, 1]; epsilon not above 0; a rate not in (0, 1]; epochs or
+        TypeError, ValueError: images outside [0, 1]; epsilon below 0; a rate not in (0, 1]; epochs or
             steps below 1; more candidates than classes.
 
     Example:
@@ -166,7 +173,8 @@ def universal_perturbation(
     """
     n = len(images)
     labels = _predicted(net, images, batch_size)
-    xi = jnp.asarray(epsilon, images.dtype)
+    xi = radius(epsilon, images.dtype)
+    nothing = jnp.zeros(images.shape[1:], images.dtype)
 
     def fool_one_more(i: Int[Array, ""], state: tuple[Image, Array]) -> tuple[Image, Array]:
         v, order = state
@@ -183,7 +191,8 @@ def universal_perturbation(
             margin=margin,
             batch_size=batch_size,
         )
-        return jnp.where(fooled[0], ball.project(v + (further - x)[0], xi), v), order
+        moved = widened(v) + (widened(further) - widened(x))[0]
+        return jnp.where(fooled[0], in_ball(ball, moved, nothing, xi), v), order
 
     def epoch(state: _State) -> _State:
         order = jnp.arange(n)
@@ -195,7 +204,6 @@ def universal_perturbation(
     def going_on(state: _State) -> Array:
         return (state.epoch < epochs) & (state.rate < jnp.asarray(rate, images.dtype))
 
-    nothing = jnp.zeros(images.shape[1:], images.dtype)
     return lax.while_loop(
         going_on, epoch, _State(jnp.zeros((), jnp.int32), nothing, jnp.zeros((), images.dtype))
     ).v

@@ -125,7 +125,7 @@ def synthesized(
 
 
 def _check(texture: Any, key: Any, size: Any, window: Any, levels: Any) -> None:
-    check_texture(texture, size, key)
+    check_texture(texture, size)
     check_window(texture, size, window)
     if window < 3:
         raise ValueError(f"window must be at least 3, not {window}: one pixel has no neighbours")

@@ -28,7 +28,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.chunks import check_count
 from vizsynth.compiling import jit
 from vizsynth.core.work import WorkFolder
-from vizsynth.entry import as_pytree
+from vizsynth.entry import as_pytree, check_key
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
 from vizsynth.training.history import Record, best_epoch, is_over, records, write_history
@@ -180,8 +180,7 @@ def _check_fit(
             raise ValueError(f"validation has the classes {validation.classes}, data has {data.classes}")
     if len(np.unique(data.labels)) < 2:
         raise ValueError("all images are of one class: give images of two classes or more")
-    if not jnp.issubdtype(getattr(key, "dtype", np.dtype("O")), jax.dtypes.prng_key):
-        raise TypeError(f"key must be a new-style key, jax.random.key(seed), not {type(key).__name__}")
+    check_key(key)
     for name in ("epochs", "batch_size"):
         check_count(numbers[name], name)
     if not numbers["learning_rate"] > 0 or not np.isfinite(numbers["learning_rate"]):
