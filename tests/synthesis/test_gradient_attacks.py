@@ -225,7 +225,7 @@ def test_a_projection_has_the_slope_of_what_it_rounds() -> None:
     images = pictures(1) * 0.8 + 0.1
     for dtype in (jnp.float32, jnp.bfloat16):
         x = images.astype(dtype)
-        moved = lambda x: within(vizsynth.linf_ball, x + 0.1, x, 0.05).sum()  # noqa: E731, B023
+        moved = lambda x: within(vizsynth.linf_ball, x + 0.1, x, 0.05).sum()  # noqa: E731
         np.testing.assert_array_equal(np.asarray(jax.jit(jax.grad(moved))(x), float), 1)
 
 
