@@ -20,6 +20,7 @@ once in a while, compute the same image; it has one place, and both write the sa
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -34,6 +35,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from vizsynth.core.atomic import full_disk_told, is_plain, read_record, sync_folder, write_atomic
+from vizsynth.core.claims import shown
 from vizsynth.core.paths import utf8_path
 
 # A journal is JSON with "backslashreplace": JSON's own escapes of what in a file's name is not UTF-8.
@@ -43,6 +45,7 @@ CHUNK = re.compile(r"(zarr\.json|c(\.\d+)*)(\.__lock)?")  # with the name that a
 LINE = 1 << 20  # bytes of a journal's line, at most
 FORMAT = 1
 NAMED = 3  # files of a list that messages name
+MOST_BYTES = 1 << 30  # of an image's result
 
 
 class StoreError(ValueError):
@@ -433,31 +436,37 @@ def _manifest(folder: Path) -> dict[str, Any]:
     known = None if record is None else record.get("format")
     if isinstance(known, int) and known != FORMAT:
         raise StoreError(f"{folder} holds a store of format {known}; this version reads format {FORMAT}")
-    if record is None or known is None or not _is_sound(folder, record):
+    if record is None or known is None:
         raise StoreError(f"{path} is no store's, or it is damaged; begin a store in another folder")
+    try:
+        _check_manifest(folder, record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StoreError(
+            f"{path} is no store's, or it is damaged ({reason}); begin a store in another folder"
+        ) from None
     return record
 
 
-def _is_sound(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Tell whether a manifest says what a store's does, and of nothing outside the folder."""
-    arrays, names, origin = (record.get(key) for key in ("arrays", "names", "origin"))
-    if not (isinstance(arrays, dict) and isinstance(names, list) and isinstance(origin, dict)):
-        return False
-    if not all(isinstance(name, str) for name in names):
-        return False
+def _check_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise unless a manifest is laid out as `create_store` does, and of nothing outside the folder."""
+    names, arrays = record["names"], record["arrays"]
+    if not isinstance(record["origin"], dict) or not isinstance(names, list) or not isinstance(arrays, dict):
+        raise TypeError("its parts are of other kinds")
+    if not all(isinstance(name, str) for name in names) or names != sorted(set(names)):
+        raise ValueError("the names of its files are not sorted, or not all different")
     for name, array in arrays.items():
-        if not is_plain(name) or (folder / name).is_symlink() or not isinstance(array, dict):
-            return False
-        shape, dtype = array.get("shape"), array.get("dtype")
-        if not isinstance(shape, list) or shape[:1] != [len(names)] or not isinstance(dtype, str):
-            return False
-        if not all(type(n) is int and n >= 0 for n in shape):
-            return False
-        try:
-            np.dtype(dtype)
-        except TypeError:
-            return False
-    return True
+        shape, dtype = array["shape"], np.dtype(array["dtype"])
+        if not is_plain(name) or (folder / name).is_symlink():
+            raise ValueError(f"{shown(name)} is no name of an array")
+        if dtype.kind not in "fiub" and not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"{name} holds {dtype}, no numbers")
+        if not all(type(n) is int and 0 <= n <= 1 << 31 for n in shape) or shape[:1] != [len(names)]:
+            raise ValueError(f"{name} has the shape {shown(shape)}, where there are {len(names)} files")
+        if math.prod(shape[1:]) * dtype.itemsize > MOST_BYTES:
+            raise ValueError(
+                f"a result of {name} has the shape {shown(shape[1:])}, more than {MOST_BYTES:,} bytes"
+            )
 
 
 def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False) -> dict[str, Any]:

@@ -179,8 +179,11 @@ def _searched(
     if ascent.has_checkpoint(state):
         search = ascent.restore(state, search)
         beside = ascent.beside(state)
-        reasons = zip(beside["skipped"], beside["reasons"], strict=True)
-        skipped = [Skipped(paths[place], str(reason)) for place, reason in reasons]
+        try:
+            reasons = zip(beside["skipped"], beside["reasons"], strict=True)
+            skipped = [Skipped(paths[place], str(reason)) for place, reason in reasons]
+        except (LookupError, TypeError, ValueError):
+            raise common.BadInput(f"{state} is damaged; --overwrite begins anew") from None
     places = {path: place for place, path in enumerate(paths)}
 
     def save() -> None:

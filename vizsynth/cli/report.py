@@ -1,9 +1,11 @@
 """`vizsynth report`: all that can be seen of a photo and a network, on one page."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence, Set
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 from vizsynth.cli import common, making
 from vizsynth.cli.output import NUMBERS, OutputFolder
 from vizsynth.cli.photos import digest, read_photo
-from vizsynth.cli.reporting import KINDS, Part
+from vizsynth.cli.reporting import KINDS, Part, Subject
+from vizsynth.core.claims import read_npz
 from vizsynth.core.signals import exit_code
 
 PAGE = "index.html"
@@ -91,8 +94,9 @@ def command(
     parts = _earlier(folder, origin | settings, wanted, resume=resume)
     folder.check([*(file for files in wanted.values() for file in files), PAGE], inputs=[photo])
     if "maps" in parts:
-        with np.load(folder.path / reporting.MAPS) as kept:
-            subject.maps |= {name: kept[name] for name in kept.files}
+        subject.maps |= _kept_maps(folder.path / reporting.MAPS, subject)
+        if not subject.maps:
+            del parts["maps"]  # it is made again
 
     record = {
         **settings,
@@ -173,20 +177,66 @@ def _earlier(
             f"{folder.path} holds another report ({which}); give its settings, or another --out"
         )
     known = {file for names in files.values() for file in names}
-    return {n: p for n, p in found.items() if n in files and _is_there(folder.path, p, known)}
+    sound = {n: p for n, p in found.items() if n in files and _is_part(p)}
+    if "classes" in sound and not _has_classes(sound["classes"]):
+        del sound["classes"]
+    return {n: p for n, p in sound.items() if _is_there(folder.path, p, known)}
 
 
-def _is_there(folder: Path, part: Any, known: Set[str]) -> bool:
+def _is_there(folder: Path, part: Mapping[str, Any], known: Set[str]) -> bool:
     """Tell whether a part is all there, and shows no file but a report's."""
-    try:
-        made, page = set(part["files"]), part["page"]
-        shown = {file for file, _, _ in (*page["shown"], *page["compared"])}
-        whole = {"numbers", "seconds"} <= set(part) and isinstance(page["caption"], str)
-        whole &= page["table"] is None or len(page["table"]) == 2
-    except (KeyError, TypeError, ValueError):
-        return False
+    made, page = set(part["files"]), part["page"]
+    shown = {picture[0] for picture in (*page["shown"], *page["compared"])}
     paths = [folder / file for file in made]
-    return whole and made | shown <= known and all(p.is_file() and not p.is_symlink() for p in paths)
+    return made | shown <= known and all(p.is_file() and not p.is_symlink() for p in paths)
+
+
+def _is_part(part: Any) -> bool:
+    """Tell whether this is what `_described` gives: a file may say anything."""
+    try:
+        page = part["page"]
+        pictures, table = [*page["shown"], *page["compared"]], page["table"]
+        files = [*part["files"], *(picture[0] for picture in pictures)]
+        texts = pictures if table is None else [*pictures, table[0], *table[1]]
+        return (
+            all(isinstance(file, str) and Path(file).name == file for file in files)
+            and all(isinstance(text, str) for row in texts for text in row)
+            and all(len(picture) == 3 for picture in pictures)
+            and (table is None or len(table) == 2)
+            and isinstance(page["caption"], str)
+            and isinstance(part["numbers"], dict)
+            and isinstance(part["seconds"], int | float)
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
+
+
+def _has_classes(part: Mapping[str, Any]) -> bool:
+    """Tell whether a part names classes, and the one that is explained."""
+    numbers = part["numbers"]
+    try:
+        return all(
+            isinstance(one["name"], str)
+            and isinstance(one["label"], int)
+            and isinstance(one["probability"], int | float)
+            for one in (*numbers["classes"], numbers["target"])
+        )
+    except (LookupError, TypeError):
+        return False
+
+
+def _kept_maps(path: Path, subject: Subject) -> dict[str, np.ndarray]:
+    """Return the maps of a report that was stopped; none where they are not those of its methods."""
+    most = subject.image.shape
+    try:
+        maps = read_npz(path, most=8 * math.prod(most) * len(subject.methods))
+    except (OSError, ValueError):
+        return {}
+    known = {method.name for method in subject.methods} == set(maps)
+    fitting = (
+        m.dtype.kind == "f" and m.ndim in (2, 3) and all(map(le, m.shape, most)) for m in maps.values()
+    )
+    return maps if known and all(fitting) else {}
 
 
 def _described(part: Part, seconds: float) -> dict[str, Any]:

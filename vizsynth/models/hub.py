@@ -1,9 +1,9 @@
 """Weights from a hub, through huggingface_hub's own client, cache and settings (`HF_HUB_OFFLINE`)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from vizsynth.core.claims import parse_json
 from vizsynth.models.weights import WeightsError
 
 PREFIX = "hf:"
@@ -60,10 +60,21 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
     except OSError as error:
         raise WeightsError(f"cannot keep {name} in the cache: {error.strerror or error}") from None
     if path is not None:
-        return path, {} if config is None else json.loads(config.read_text(encoding="utf-8"))
+        return path, {} if config is None else _said(config, name)
     if unreached:
         raise WeightsError(
             f"{name} is not in the cache, and the hub is not to be reached (or HF_HUB_OFFLINE is set): "
             "connect once, or give the path of a downloaded file"
         )
     raise WeightsError(f"{name} holds neither {' nor '.join(FILES)}: give the path of a weights file")
+
+
+def _said(config: Path, name: str) -> dict[str, Any]:
+    """Return what a repository's `config.json` says."""
+    try:
+        said = parse_json(config.read_bytes())
+        if not isinstance(said, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise WeightsError(f"{name}: its config.json is damaged ({error})") from None
+    return said

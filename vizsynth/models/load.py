@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vizsynth.core.claims import shown
 from vizsynth.models import resnet, vgg
 from vizsynth.models.alexnet import AlexNetConfig
 from vizsynth.models.formats import Contents, read_file
@@ -26,9 +27,12 @@ from vizsynth.models.weights import (
     Config,
     Weights,
     WeightsError,
+    check_fit,
+    check_record,
     fit,
     from_json,
     is_folded,
+    shapes,
     skeleton,
     write,
 )
@@ -188,16 +192,26 @@ def _find(
     network = None if weights is None and _is_place(name) else _known(os.fspath(name))
     place = os.fspath(name) if network is None else _place(network, weights)
     path, said = _fetch(network, place)
-    contents = read_file(path)
-    if FORMAT in contents.metadata:
+
+    def understood(contents: Contents) -> tuple[dict[str, np.ndarray], Mapping[str, str], Weights]:
+        if FORMAT not in contents.metadata:
+            return _interpret(contents, network or _told(contents, said, place), said, preprocessing, place)
         record = from_json(contents.metadata[FORMAT], path)
         if network not in (None, record.network):
-            raise WeightsError(f"{place} holds weights of {record.network}, not of {network}")
+            raise WeightsError(f"{place} holds weights of {shown(record.network)}, not of {network}")
         if preprocessing is not None:
             record = replace(record, **PIXELS[preprocessing]._asdict())
         return contents.tensors, {}, record
-    network = network or _told(contents, said, place)
-    return _interpret(contents, network, said, preprocessing, place)
+
+    def check(outlines: Contents) -> None:
+        """Compare what the file should hold with what is wanted, before it is read."""
+        arrays, names, record = understood(outlines)
+        classes = getattr(record.config, "num_classes", None)
+        if record.labels is not None and classes not in (None, len(record.labels)):
+            raise WeightsError(f"{place} names {len(record.labels)} classes, and the network has {classes}")
+        check_fit(shapes(record.config, is_folded(arrays)), arrays, names=names)
+
+    return understood(read_file(path, check))
 
 
 def _is_place(name: str | os.PathLike[str]) -> bool:
@@ -262,8 +276,8 @@ def _told(contents: Contents, said: Mapping[str, Any], place: str) -> str:
     """Return the network that a Keras model or a hub's `config.json` speaks of."""
     if contents.model is not None:
         return contents.model.network
-    if said.get("architecture") in NETWORKS:
-        return said["architecture"]
+    if isinstance(architecture := said.get("architecture"), str) and architecture in NETWORKS:
+        return architecture
     raise ValueError(f"{place} does not say which network it is for: load(NETWORK, weights={place!r})")
 
 
@@ -297,6 +311,10 @@ def _interpret(
     )
     if preprocessing is None:
         record = _as_timm_says(record, said)
+    try:
+        check_record(record)
+    except ValueError as error:
+        raise WeightsError(f"{place} is described as no network is: {error}") from None
     return arrays, found.names, record
 
 
@@ -312,12 +330,15 @@ def _as_timm_says(record: Weights, said: Mapping[str, Any]) -> Weights:
     """Take mean, standard deviation, size and licence from the `pretrained_cfg` of timm's hub files."""
     told = said.get("pretrained_cfg") or {}
     changes: dict[str, Any] = {}
-    if "mean" in told and "std" in told:
-        changes |= {"mean": tuple(told["mean"]), "std": tuple(told["std"])}
-    if len(told.get("input_size") or ()) == 3:
-        changes["input_size"] = tuple(told["input_size"][1:])
-    if told.get("license"):
-        changes["license"] = told["license"]
-    if names := said.get("label_names"):
-        changes["labels"] = tuple(names)
+    try:
+        if "mean" in told and "std" in told:
+            changes |= {"mean": tuple(told["mean"]), "std": tuple(told["std"])}
+        if len(told.get("input_size") or ()) == 3:
+            changes["input_size"] = tuple(told["input_size"][1:])
+        if told.get("license"):
+            changes["license"] = told["license"]
+        if names := said.get("label_names"):
+            changes["labels"] = tuple(names)
+    except (TypeError, AttributeError) as error:
+        raise WeightsError(f"{record.origin}: its config.json is not laid out as timm's ({error})") from None
     return replace(record, **changes)

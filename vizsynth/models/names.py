@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vizsynth.core.claims import shown
 from vizsynth.models.alexnet import HEAD_SIZE as ALEXNET_HEAD_SIZE
 from vizsynth.models.alexnet import WINDOWS, AlexNetConfig
 from vizsynth.models.resnet import ResNetConfig
 from vizsynth.models.sequential import Conv, Dense, Layer, SequentialConfig, layer_names
 from vizsynth.models.squeezenet import SQUEEZES, SqueezeNetConfig
 from vizsynth.models.vgg import VGGConfig
-from vizsynth.models.weights import Config, WeightsError, is_folded, paths, skeleton
+from vizsynth.models.weights import Config, WeightsError, is_folded, shapes
 
 Layout = Callable[[np.ndarray], np.ndarray]
 
@@ -250,7 +251,7 @@ def _lpips(config: Config) -> dict[str, Place]:
 
 
 def _own(config: Config, names: Mapping[str, Any]) -> dict[str, Place]:
-    return {path: Place(path) for path in paths(skeleton(config, folded=is_folded(names)))}
+    return {path: Place(path) for path in shapes(config, is_folded(names))}
 
 
 def dialects(config: Config, names: Mapping[str, Any]) -> list[Dialect]:
@@ -315,7 +316,7 @@ def translate(tensors: Mapping[str, np.ndarray], config: Config) -> Translation:
     dialect = max(spoken, key=lambda d: sum(name in d.places for name in bare))
     if not any(name in dialect.places for name in bare):
         known = "; ".join(f"{d.name}: {next(iter(d.places))}" for d in spoken if d.places)
-        found = ", ".join(list(tensors)[:3]) or "nothing"
+        found = ", ".join(shown(name) for name in list(tensors)[:3]) or "nothing"
         raise WeightsError(
             f"no name in the file belongs to this network: it holds {found}, ...; wanted are names "
             f"such as {known}"

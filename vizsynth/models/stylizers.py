@@ -24,6 +24,7 @@ import difflib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -36,9 +37,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
-from vizsynth.models.layers import he_normal, keys_from
+from vizsynth.core.claims import check_fields, parse_json, shown
+from vizsynth.models.layers import he_normal, keys_from, undrawn
 from vizsynth.models.network import with_attributes
-from vizsynth.models.weights import WeightsError, fit, paths, read_safetensors, write_tensors
+from vizsynth.models.weights import (
+    MOST_LAYERS,
+    WeightsError,
+    check_fit,
+    fit,
+    list_safetensors,
+    paths,
+    write_tensors,
+)
 from vizsynth.types import Images, Key
 
 EPS = 1e-5  # under the root of the variance, as in Ulyanov's and everybody's code
@@ -316,23 +326,36 @@ def load_stylizer(path: str | os.PathLike[str] | None = None) -> Stylizer:
     ('glass', 'strokes', 'woodcut')
     """
     path = BUNDLED if path is None else path
-    arrays, metadata = read_safetensors(path)
-    if FORMAT not in metadata:
-        raise WeightsError(f"{path} is no stylizer: vizsynth.models.save_stylizer writes them")
-    try:
-        fields = json.loads(metadata[FORMAT])
-        described = fields["config"]
-        config = StylizerConfig(
-            tuple(described["styles"]),
-            tuple(described["widths"]),
-            described["blocks"],
-            bool(described.get("skips", False)),  # files of before have none
-        )
-        pictures = tuple(Picture(**picture) for picture in fields["pictures"])
-        record = StylizerRecord(_checked(config), pictures, str(fields["license"]), str(fields["origin"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: its record is damaged, or of a newer vizsynth ({type(error).__name__}: {error})"
-        ) from None
-    skeleton = jax.eval_shape(lambda: Stylizer(config, key=jax.random.key(0)))
+    with ExitStack() as stack:
+        stored, metadata = list_safetensors(path, stack)
+        if FORMAT not in metadata:
+            raise WeightsError(f"{path} is no stylizer: vizsynth.models.save_stylizer writes them")
+        try:
+            record = _record(parse_json(metadata[FORMAT]))
+            with undrawn():
+                skeleton = jax.eval_shape(lambda: Stylizer(record.config, key=jax.random.key(0)))
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise WeightsError(
+                f"{path}: its record is damaged, or of a newer vizsynth ({type(error).__name__}: "
+                f"{shown(' '.join(str(error).split()))})"
+            ) from None
+        check_fit(paths(skeleton), {name: array.outline() for name, array in stored.items()})
+        arrays = {name: array.read() for name, array in stored.items()}
     return with_attributes(fit(skeleton, arrays), record=record)
+
+
+def _record(fields: dict[str, Any]) -> StylizerRecord:
+    """Return the record that JSON describes."""
+    described = fields["config"]
+    config = StylizerConfig(
+        tuple(described["styles"]),
+        tuple(described["widths"]),
+        described["blocks"],
+        described.get("skips", False),  # files of before have none
+    )
+    pictures = tuple(Picture(**picture) for picture in fields["pictures"])
+    record = StylizerRecord(_checked(config), pictures, fields["license"], fields["origin"])
+    check_fields(record)
+    if config.blocks > MOST_LAYERS:
+        raise ValueError(f"the network should have {config.blocks:,} blocks, more than {MOST_LAYERS:,}")
+    return record

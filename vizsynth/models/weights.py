@@ -9,8 +9,11 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -20,6 +23,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array
 
 from vizsynth.core.atomic import write_atomic
+from vizsynth.core.claims import check_fields, file_size, parse_json, shown, stand_in
 from vizsynth.images import Standardize
 from vizsynth.models.alexnet import AlexNet, AlexNetConfig
 from vizsynth.models.layers import fold_batch_norm, undrawn
@@ -37,6 +41,8 @@ from vizsynth.models.sequential import (
     SequentialConfig,
 )
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
+from vizsynth.models.stored import Stored, check_names
+from vizsynth.models.stored import WeightsError as WeightsError
 from vizsynth.models.vgg import VGG, VGGConfig
 from vizsynth.winograd import unprepared
 
@@ -50,11 +56,10 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "sequential": (Sequential, SequentialConfig),
 }
 DESCRIPTIONS = {kind.__name__: kind for kind in (Conv, ReLU, MaxPool, MeanPool, GlobalMean, Flatten, Dense)}
+MOST_LAYERS = 1000  # of a network that a file describes; the largest of Keras' own has 813
+MOST_SIDE = 4096  # pixels of the images that a file says it is for
+MOST_TOLD = 1000  # mismatches; ResNet-152 has 932 arrays
 Net = TypeVar("Net")
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be read, or that do not fit the network."""
 
 
 class Pixels(NamedTuple):
@@ -127,6 +132,61 @@ def skeleton(config: Config, *, folded: bool = False) -> Any:
     return jax.eval_shape(fold_batch_norm, net) if folded else net
 
 
+def check_config(config: Config) -> None:
+    """Raise unless a configuration that a file describes is one that a network may have.
+
+    Raises:
+        ValueError: a field of another kind, or out of all bounds; more layers than any network has.
+
+    >>> check_config(VGGConfig((1, 1, 10_000_000, 1, 1)))
+    Traceback (most recent call last):
+    ValueError: the network should have 10,000,004 layers, more than 1,000
+    """
+    count = max((len(value) for value in vars(config).values() if isinstance(value, tuple)), default=0)
+    layers: tuple[Any, ...] = ()
+    if count <= MOST_LAYERS:  # else they need not be looked at one by one
+        check_fields(config, zero=("padding",))
+        layers = getattr(config, "stack", None) or getattr(config, "head", None) or ()
+        count = len(layers) + sum(getattr(config, "depths", ()))
+    if count > MOST_LAYERS:
+        raise ValueError(f"the network should have {count:,} layers, more than {MOST_LAYERS:,}")
+    if isinstance(config, VGGConfig) and len(config.depths) > 7:
+        raise ValueError(f"{len(config.depths)} blocks leave nothing of an image")
+    if isinstance(config, SequentialConfig):
+        check_size(config.input_shape[:2])
+    for layer in layers:
+        if isinstance(layer, Conv) and (layer.padding or 0) > layer.window:
+            raise ValueError(f"a padding of {layer.padding} is wider than a window of {layer.window}")
+
+
+def check_size(size: tuple[int, ...]) -> None:
+    """Raise unless images may have this height and width: they are made by themselves when none is asked for.
+
+    >>> check_size((224, 100_000))
+    Traceback (most recent call last):
+    ValueError: images must have at most 4096 pixels on a side, not (224, 100000)
+    """
+    if max(size) > MOST_SIDE:
+        raise ValueError(f"images must have at most {MOST_SIDE} pixels on a side, not {shown(size)}")
+
+
+@lru_cache(maxsize=16)
+def shapes(config: Config, folded: bool) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a network's parameters by their paths. Nothing is drawn or computed.
+
+    Raises:
+        WeightsError: no such network can be built.
+
+    >>> shapes(SqueezeNetConfig(10), False)["conv10.bias"].shape
+    (10,)
+    """
+    try:
+        return MappingProxyType(paths(skeleton(config, folded=folded)))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        reason = shown(str(error).splitlines()[0])
+        raise WeightsError(f"the network that is described cannot be built: {reason}") from None
+
+
 def paths(net: Any) -> dict[str, Any]:
     """Return the parameters (arrays or shapes) of a network by their paths.
 
@@ -161,34 +221,74 @@ def fit(
         dtype('float32')
     """
     wanted = paths(net)
-    names = names or {}
-
-    def called(path: str) -> str:
-        return f"{path} ({names[path]} in the file)" if names.get(path, path) != path else path
-
-    complaints = [
-        f"missing: {called(path)} {tuple(leaf.shape)}" for path, leaf in wanted.items() if path not in tensors
+    complaints = _mismatches(wanted, tensors, names or {})
+    complaints += [
+        f"values: {_called(path, names or {})} holds NaN or infinity"
+        for path, tensor in tensors.items()
+        if path in wanted and jnp.issubdtype(tensor.dtype, jnp.floating) and not np.isfinite(tensor).all()
     ]
-    for path, tensor in tensors.items():
-        if path not in wanted:
-            complaints.append(f"unexpected: {called(path)} {tuple(tensor.shape)}")
-        elif tuple(tensor.shape) != tuple(wanted[path].shape):
-            complaints.append(
-                f"shape: {called(path)} must be {tuple(wanted[path].shape)}, not {tuple(tensor.shape)}"
-            )
-        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
-            complaints.append(f"type: {called(path)} must be floating point, not {tensor.dtype}")
-        elif not np.isfinite(tensor).all():
-            complaints.append(f"values: {called(path)} holds NaN or infinity")
-    if complaints:
-        raise WeightsError(
-            f"these weights do not fit the network, in {len(complaints)} places:\n  "
-            + "\n  ".join(complaints)
-        )
+    _complain(complaints)
     # Copied: the file may be mapped into memory, and may change after it was read. (By NumPy, as `jnp.array`
     # compiles a program for each shape.)
     leaves = [jax.device_put(np.array(tensors[path], np.float32)) for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(net), leaves)
+
+
+def check_fit(
+    wanted: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Raise unless arrays of these shapes fit; their values are not looked at.
+
+    Args:
+        wanted: the `shapes` of a network.
+        tensors: arrays, or their outlines, for each of its paths.
+        names: what the arrays are called in the file that they come from, for the message.
+
+    Raises:
+        WeightsError: the message lists every tensor that is missing, not expected, or of another shape.
+
+    >>> check_fit({"bias": np.zeros(3)}, {"bias": np.zeros(2)})
+    Traceback (most recent call last):
+    vizsynth.models.stored.WeightsError: these weights do not fit the network, in 1 places:
+      shape: bias must be (3,), not (2,)
+    """
+    _complain(_mismatches(wanted, tensors, names or {}))
+
+
+def _mismatches(
+    wanted: Mapping[str, Any], tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> list[str]:
+    found = [
+        f"missing: {_called(path, names)} {tuple(leaf.shape)}"
+        for path, leaf in wanted.items()
+        if path not in tensors
+    ]
+    for path, tensor in tensors.items():
+        called, shape = _called(path, names), tuple(tensor.shape)
+        if path not in wanted:
+            found.append(f"unexpected: {called} {shape}")
+        elif shape != tuple(wanted[path].shape):
+            found.append(f"shape: {called} must be {tuple(wanted[path].shape)}, not {shape}")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+            found.append(f"type: {called} must be floating point, not {tensor.dtype}")
+    return found
+
+
+def _called(path: str, names: Mapping[str, str]) -> str:
+    return f"{path} ({names[path]} in the file)" if names.get(path, path) != path else path
+
+
+def _complain(complaints: list[str]) -> None:
+    if not complaints:
+        return
+    more = [f"and {len(complaints) - MOST_TOLD} more"] if len(complaints) > MOST_TOLD else []
+    raise WeightsError(
+        f"these weights do not fit the network, in {len(complaints)} places:\n  "
+        + "\n  ".join(complaints[:MOST_TOLD] + more)
+    )
 
 
 def save(path: str | os.PathLike[str], net: Any, record: Weights, *, dtype: Any = None) -> None:
@@ -281,19 +381,52 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Weights]:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read the arrays and the metadata of any safetensors file."""
+    """Read the arrays and the metadata of any safetensors file.
+
+    Raises:
+        WeightsError: no such file; one that is damaged, or of precisions that NumPy does not have.
+    """
+    with ExitStack() as stack:
+        stored, metadata = list_safetensors(path, stack)
+        return {name: array.read() for name, array in stored.items()}, metadata
+
+
+_PRECISIONS = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+def list_safetensors(
+    path: str | os.PathLike[str], stack: ExitStack
+) -> tuple[dict[str, Stored], dict[str, str]]:
+    """List what a safetensors file holds; it stays open, to be read, as long as `stack` does."""
     from safetensors import SafetensorError, safe_open
 
+    def stored(file: Any, name: str) -> Stored:
+        part = file.get_slice(name)
+        if (code := part.get_dtype()) not in _PRECISIONS:
+            raise WeightsError(
+                f"{path}: {shown(name)} has the precision {code}, not read here: save it as F32 or F16"
+            )
+        return Stored(tuple(part.get_shape()), np.dtype(_PRECISIONS[code]), lambda: file.get_tensor(name))
+
+    if (instead := stand_in(path)) is not None:
+        raise WeightsError(f"{path} {instead}")
     try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        file_size(path)  # which says what a folder is, or a pipe
+        file: Any = stack.enter_context(safe_open(os.fspath(path), framework="numpy"))
+        found = {name: stored(file, name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(
-            f"{path} is damaged or is not safetensors ({error}): copy or download it again"
+            f"{path} is damaged or is not safetensors ({shown(str(error))}): copy or download it again"
         ) from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    check_names(path, found)
+    return found, metadata
 
 
 def to_json(record: Weights) -> str:
@@ -308,15 +441,31 @@ def to_json(record: Weights) -> str:
 def from_json(text: str, path: object = "the record") -> Weights:
     """Return the record that `to_json` wrote."""
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         described = dict(fields["config"])
         _, kind = FAMILIES[described.pop("family")]
         config = kind(**{name: _undescribe(value) for name, value in described.items()})
-        return Weights(**{name: _tuples(value) for name, value in fields.items()} | {"config": config})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        record = Weights(**{name: _tuples(value) for name, value in fields.items()} | {"config": config})
+        check_record(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"{path}: its record is damaged, or of a newer vizsynth ({type(error).__name__}: {error})"
+            f"{path}: its record is damaged, or of a newer vizsynth ({type(error).__name__}: "
+            f"{shown(' '.join(str(error).split()))})"
         ) from None
+    return record
+
+
+def check_record(record: Weights) -> None:
+    """Raise unless what a file says of its weights may be so.
+
+    Raises:
+        ValueError: a field of another kind, or out of all bounds.
+    """
+    check_config(record.config)
+    check_fields(record, zero=("padding",))
+    check_size(record.input_size)
+    if record.std is not None and min(record.std) <= 0:
+        raise ValueError(f"std must be above 0, not {record.std}")
 
 
 def _describe(value: Any) -> Any:

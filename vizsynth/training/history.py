@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vizsynth.core.atomic import write_atomic
+from vizsynth.core.claims import parse_json
 
 
 class Record(NamedTuple):
@@ -58,5 +59,13 @@ def write_history(path: str | Path, history: Sequence[Record]) -> None:
 
 
 def read_history(path: str | Path) -> tuple[Record, ...]:
-    """Read the records that `write_history` wrote."""
-    return tuple(Record(**fields) for fields in json.loads(Path(path).read_text()))
+    """Read the records that `write_history` wrote.
+
+    Raises:
+        OSError: no such file.
+        ValueError: a damaged one.
+    """
+    try:
+        return tuple(Record(**fields) for fields in parse_json(Path(path).read_bytes()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no history of a training ({error})") from None
