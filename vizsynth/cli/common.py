@@ -216,7 +216,7 @@ def usual_folder(name: str, ending: str = "") -> Path:
 def plain_name(text: str) -> str:
     r"""Return a name for a file of ours that is like another's, and plain: of letters, in UTF-8, and short.
 
-    >>> plain_name("...a/b\\n\udce9"), plain_name(" . ")
+    >>> plain_name("...a/b\n\udce9"), plain_name(" . ")
     ('a-b--', 'unnamed')
     """
     kept = "".join(c if c.isprintable() and c not in "/\\" else "-" for c in text).strip(". ")
