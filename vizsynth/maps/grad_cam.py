@@ -68,7 +68,7 @@ def warn_if_empty(heatmaps: Heatmaps) -> None:
         ),
     ):
         if which.any():
-            maps = "the map" if len(which) == 1 else f"{which.sum()} of {len(which)} maps"
+            maps = "the map" if len(values) == 1 else f"{which.sum()} of {len(values)} maps"
             warnings.warn(f"{maps} is {what}", stacklevel=3)
 
 
