@@ -21,6 +21,7 @@ from vizsynth import files
 from vizsynth.cli import styling
 from vizsynth.cli.common import BadInput
 from vizsynth.cli.photos import digest, look_at, read_photo
+from vizsynth.cli.segment import _photos
 from vizsynth.core.paths import check_regular_file
 from vizsynth.datasets.errors import DataError
 from vizsynth.datasets.folders import read_batches
@@ -106,6 +107,21 @@ def test_a_damaged_picture_does_not_stop_a_folder(tmp_path: Path) -> None:
     assert len(paths) - 1 in read
     assert len(read) + len(skipped) == len(paths) == len(places) + 1
     assert any("(Failed to decode" in bad.reason for bad in skipped)  # AVIF's decoder raises RuntimeError
+
+
+def test_segment_leaves_out_what_of_a_folder_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "all" / "good.png")
+    Image.new("RGB", (99, 8)).save(tmp_path / "all" / "long.png")
+    (tmp_path / "all" / "bad.png").write_text("no picture")
+    found, skipped = _photos((tmp_path / "all",))
+    assert [path.name for path in found] == ["good.png"]
+    assert [bad.path.name for bad in skipped] == ["bad.png", "long.png"]
+    with pytest.raises(ImageFileError, match="is text"):  # what is named is wanted
+        _photos((tmp_path / "all" / "bad.png",))
+    (tmp_path / "all" / "good.png").unlink()
+    with pytest.raises(BadInput, match="none of the 2 photos can be read"):
+        _photos((tmp_path / "all",))
 
 
 # Size -----------------------------------------------------------------------------------

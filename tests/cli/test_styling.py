@@ -342,13 +342,15 @@ def test_a_style_is_learned_interrupted_and_taken_up_again(
         "--every",
         "1",
     )
+    (photo.parent / "broken.webp").write_text("no picture")
     whole, out = tmp_path / "whole", tmp_path / "out"
     ran = run(*arguments, "-o", whole, "-q")
     assert (ran.code, ran.err) == (0, "")
     files = ["frames", "frames/000001.png", "frames/000002.png", "numbers.json", "sheet.png"]
     assert tree(whole) == [*files, "stylizer.safetensors"]
     found = numbers(whole)
-    assert (found["steps"], found["finished"], found["photos"]["count"]) == (2, True, 2)
+    assert (found["steps"], found["finished"], found["photos"]["count"]) == (2, True, 3)
+    assert [Path(one["file"]).name for one in found["skipped"]] == ["broken.webp"]
     assert len(found["trace"]) == 2
     written = vizsynth.files.write_image
 
