@@ -1,0 +1,406 @@
+"""Break the package on purpose, one edit at a time, and see which test notices.
+
+    python tools/mutations.py [--all] [NAME ...]
+
+Each mutation is a fault that people make: a sign, a wrong axis, a lost key, a check left out. The working
+tree is copied to a temporary folder; there a mutation is made, the tests that should notice it are run up
+to the first failure, and it is taken back. A failure counts only if the test passes without the mutation. One
+whose old text is not in its file exactly once does not apply; test files that are not there are left out.
+Compiled programs are kept from one mutation to the next: they are found by what they compute.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PYTEST = ("-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider")
+WHOLE = ("tests", "vizsynth", "--ignore=tests/parity")  # without PyTorch and the peers, as most people test
+LIMIT, WHOLE_LIMIT = 3600, 6 * 3600  # seconds, also where others keep the processors busy
+FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+
+
+class Mutation(NamedTuple):
+    """One edit of one file, and where it should be noticed."""
+
+    name: str
+    file: str
+    """In the package."""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Files, the likeliest first."""
+
+
+MUTATIONS = (
+    # Maps and their sums
+    Mutation(
+        "grad-cam-sum-for-mean",
+        "maps/grad_cam.py",
+        "dy_dA.mean(axis=(1, 2))",
+        "dy_dA.sum(axis=(1, 2))",
+        ("tests/maps/test_class_activation_maps.py",),
+    ),
+    Mutation(
+        "integrated-gradients-baseline",
+        "maps/integrated_gradients.py",
+        "    return (images - start) * integral\n",
+        "    return images * integral\n",
+        ("tests/maps/test_integrated_gradients.py",),
+    ),
+    Mutation(
+        "lrp-box-upside-down",
+        "rules.py",
+        "(-low, _positive(w)), (-high, _negative(w))",
+        "(-high, _positive(w)), (-low, _negative(w))",
+        ("tests/maps/test_lrp.py",),
+    ),
+    Mutation(
+        "chunks-counts-one-too-many",
+        "chunks.py",
+        "(jnp.arange(chunks * size) < count)",
+        "(jnp.arange(chunks * size) <= count)",
+        ("tests/maps/test_smooth_grad.py", "tests/maps/test_rise.py"),
+    ),
+    Mutation(
+        "occlusion-reach-too-short",
+        "incremental.py",
+        "-((window - 1 - self.starts - padding[0]) // stride)",
+        "-((window - 2 - self.starts - padding[0]) // stride)",
+        ("tests/maps/test_occlusion.py",),
+    ),
+    Mutation(
+        "ablation-statistics-of-channel-0",
+        "ablation.py",
+        "[of_channel(values, x.channel) for values in statistics]",
+        "[values[:1] for values in statistics]",
+        (
+            "tests/test_ablation.py",
+            "tests/programs/test_adapt.py",
+            "tests/maps/test_class_activation_maps.py",
+        ),
+    ),
+    # Arithmetic
+    Mutation(
+        "max-pool-tie-to-the-last",
+        "ops.py",
+        "larger = other > best",
+        "larger = other >= best",
+        ("tests/test_ops.py",),
+    ),
+    Mutation(
+        "convolution-phases-transposed",
+        "convolution.py",
+        "            for r, (top, bottom) in enumerate(_taps_of(rows, kh))\n"
+        "            for c, (left, right) in enumerate(_taps_of(cols, kw))\n",
+        "            for c, (left, right) in enumerate(_taps_of(cols, kw))\n"
+        "            for r, (top, bottom) in enumerate(_taps_of(rows, kh))\n",
+        ("tests/test_ops.py",),
+    ),
+    Mutation(
+        "winograd-forward-for-backward",
+        "convolution.py",
+        "winograd.Kernel(kernel.gradient, kernel.plain, kernel.backward, kernel.forward)",
+        "winograd.Kernel(kernel.gradient, kernel.plain, kernel.forward, kernel.backward)",
+        ("tests/test_winograd.py",),
+    ),
+    # Vocabulary
+    Mutation(
+        "neuron-middle-of-wrong-axis",
+        "scores.py",
+        "x = values.shape[2] // 2 if self.x is None",
+        "x = values.shape[1] // 2 if self.x is None",
+        ("tests/test_scores.py", "tests/maps/test_input_maps.py", "tests/synthesis/test_visualization.py"),
+    ),
+    Mutation(
+        "tap-recorded-too-early",
+        "taps.py",
+        "        value = tap(name, value)\n        if name in wanted:\n            into[name] = value\n"
+        "        return value\n",
+        "        if name in wanted:\n            into[name] = value\n        return tap(name, value)\n",
+        ("tests/test_taps.py",),
+    ),
+    Mutation(
+        "entry-label-one-too-large",
+        "entry.py",
+        "if values.min() < 0 or values.max() >= classes:",
+        "if values.min() < 0 or values.max() > classes:",
+        ("tests/test_entry.py",),
+    ),
+    # Pictures and how they are optimized
+    Mutation(
+        "transforms-one-key-for-all",
+        "transforms.py",
+        "image = transform(jax.random.fold_in(key, i), image)",
+        "image = transform(key, image)",
+        ("tests/test_transforms.py",),
+    ),
+    Mutation(
+        "updates-blur-a-step-early",
+        "updates.py",
+        "(state.updates % jnp.maximum(period, 1) == 0)",
+        "((state.updates + 1) % jnp.maximum(period, 1) == 0)",
+        ("tests/test_updates.py",),
+    ),
+    Mutation(
+        "priors-blur-not-held-fixed",
+        "priors.py",
+        "jax.lax.stop_gradient(_small_blur(images))",
+        "_small_blur(images)",
+        ("tests/test_priors.py",),
+    ),
+    Mutation(
+        "fourier-shorter-side",
+        "parametrizations.py",
+        "lowest = 1 / max(size)",
+        "lowest = 1 / min(size)",
+        ("tests/test_parametrizations.py",),
+    ),
+    Mutation(
+        "ascent-resumed-from-step-0",
+        "ascent.py",
+        "        done = _steps_of(state)\n",
+        "        done = 0\n",
+        ("tests/synthesis/test_ascent.py",),
+    ),
+    # Attacks
+    Mutation(
+        "pgd-static-step-size",
+        "synthesis/pgd.py",
+        '_STATIC = ("steps", "targeted"',
+        '_STATIC = ("step_size", "steps", "targeted"',
+        ("tests/synthesis/test_attacks_common.py",),
+    ),
+    Mutation(
+        "attacks-one-draw-for-all-steps",
+        "synthesis/adversarial.py",
+        "keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys, t)",
+        "keys_now = keys",
+        ("tests/synthesis/test_gradient_attacks.py",),
+    ),
+    Mutation(
+        "deepfool-no-margin",
+        "synthesis/deepfool.py",
+        "length = distance + jnp.asarray(margin, distance.dtype)",
+        "length = distance",
+        ("tests/synthesis/test_deepfool.py",),
+    ),
+    # Style, texture, quilting
+    Mutation(
+        "gram-n-for-n-squared",
+        "synthesis/texture.py",
+        "jnp.asarray(4 * found.shape[0] ** 2, found.dtype)",
+        "jnp.asarray(4 * found.shape[0], found.dtype)",
+        ("tests/synthesis/test_texture.py",),
+    ),
+    Mutation(
+        "style-odd-spectrum",
+        "synthesis/style.py",
+        "low, high = (rows + 1) // 2, rows // 2",
+        "low, high = rows // 2, (rows + 1) // 2",
+        ("tests/synthesis/test_style.py",),
+    ),
+    Mutation(
+        "quilting-corner-counted-twice",
+        "synthesis/quilting.py",
+        "total = total - jnp.where(left & above, e[:v, :v], nothing)",
+        "total = total - nothing",
+        ("tests/synthesis/test_quilting.py",),
+    ),
+    # Sizes, devices
+    Mutation(
+        "fields-padding-of-the-rows",
+        "fields.py",
+        "self.columns.through(window[1], strides[1], padding[1])",
+        "self.columns.through(window[1], strides[1], padding[0])",
+        ("tests/test_fields.py",),
+    ),
+    Mutation(
+        "rows-far-neighbours-in-reverse",
+        "rows.py",
+        "above.insert(0, _sent(",
+        "above.append(_sent(",
+        ("tests/test_rows.py",),
+    ),
+    # Measures and inspection
+    Mutation(
+        "deletion-one-pixel-more",
+        "evaluation/insertion_deletion.py",
+        "(rank < count)[..., None], after, before",
+        "(rank <= count)[..., None], after, before",
+        ("tests/evaluation/test_insertion_deletion.py",),
+    ),
+    Mutation(
+        "neighbours-last-chunk-not-cut",
+        "inspection/neighbours.py",
+        "outside = (places[None] >= n) | (places[None] == own[:, None])",
+        "outside = places[None] == own[:, None]",
+        ("tests/inspection/test_neighbours.py",),
+    ),
+    # Weights and their names
+    Mutation(
+        "pickle-order-ignored",
+        "models/formats.py",
+        'order="F" if fortran else "C"',
+        'order="C"',
+        ("tests/models/test_formats.py", "tests/datasets/test_archives.py"),
+    ),
+    Mutation(
+        "weights-nan-let-in",
+        "models/weights.py",
+        "        elif not np.isfinite(tensor).all():\n"
+        '            complaints.append(f"values: {called(path)} holds NaN or infinity")\n',
+        "",
+        ("tests/models/test_weights.py",),
+    ),
+    Mutation(
+        "names-no-first-projection",
+        "models/names.py",
+        "if b == 0 and (stage > 1 or inputs != outputs):",
+        "if b == 0 and stage > 1:",
+        ("tests/models/test_names.py", "tests/models/test_load.py"),
+    ),
+    Mutation(
+        "load-of-another-network",
+        "models/load.py",
+        "        if network not in (None, record.network):\n",
+        "        if network is None and record.network is None:\n",
+        ("tests/models/test_load.py",),
+    ),
+    # Training and its data
+    Mutation(
+        "training-one-draw-for-all-epochs",
+        "training/fitting.py",
+        "this_key = jax.random.fold_in(augment_key, epoch)",
+        "this_key = augment_key",
+        ("tests/training/test_fitting.py",),
+    ),
+    Mutation(
+        "cifar-rows-for-columns",
+        "datasets/cifar.py",
+        "planes.transpose(0, 2, 3, 1)",
+        "planes.transpose(0, 3, 2, 1)",
+        ("tests/datasets/test_archives.py",),
+    ),
+    # Figures, command line, networks of others
+    Mutation(
+        "grid-height-for-width",
+        "figures.py",
+        "(i % columns) * (w + pad))",
+        "(i % columns) * (h + pad))",
+        ("tests/test_figures.py",),
+    ),
+    Mutation(
+        "command-line-sign-lost",
+        "cli/methods.py",
+        "else jnp.abs(maps).max(axis=-1)",
+        "else maps.max(axis=-1)",
+        ("tests/cli/test_evaluate.py", "tests/cli/test_explain.py"),
+    ),
+    Mutation(
+        "adapt-sign-of-a-difference",
+        "programs/interpret.py",
+        "factor, offset = -factor, constant - offset",
+        "factor, offset = factor, constant - offset",
+        ("tests/programs/test_adapt.py",),
+    ),
+)
+
+
+def copied(folder: Path) -> None:
+    """Copy the working tree as git sees it: without what it ignores."""
+    listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+
+
+def failing(folder: Path, tests: tuple[str, ...], limit: float) -> str | None:
+    """Run tests in a folder; return what failed first, or why there was no answer; None if all passed."""
+    # Bytecode is told from newer text by seconds and length, which a mutation may leave as they were.
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300"}
+    running = subprocess.Popen(
+        [sys.executable, *PYTEST, *tests],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = running.communicate(timeout=limit)[0]
+    except BaseException as error:
+        os.killpg(running.pid, signal.SIGKILL)  # and what the tests have started
+        running.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return f"(no end within {limit:.0f} s)"
+    if running.returncode in (0, 5):  # 5: no test was chosen
+        return None
+    found = FAILED.search(said)
+    return found[1] if found else f"(pytest ended with {running.returncode})"
+
+
+def verdict(mutation: Mutation, folder: Path, passing: set[str], *, whole: bool) -> str:
+    """Return what notices a mutation."""
+    path = folder / "vizsynth" / mutation.file
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text.count(mutation.old) != 1:
+        return "does not apply"
+    there = tuple(test for test in mutation.tests if (folder / test).exists())
+    runs = [(there, LIMIT)] if there else []
+    runs += [(WHOLE, WHOLE_LIMIT)] if whole else []
+    for tests, limit in runs:
+        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+        try:
+            test = failing(folder, tests, limit)
+        finally:
+            path.write_text(text, encoding="utf-8")
+        if test is None:
+            continue
+        if test.startswith("("):
+            return f"UNKNOWN {test}"
+        if test not in passing and failing(folder, (test,), LIMIT) is not None:
+            return f"UNKNOWN (fails without it, too: {test})"
+        passing.add(test)
+        return test
+    return "NOT CAUGHT"
+
+
+def main() -> int:
+    """Make the mutations and print what noticed each; return 1 unless all that apply were noticed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutations whose names begin so [all]")
+    parser.add_argument("--all", action="store_true", help="run all tests where the named files see nothing")
+    given = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not given.names or m.name.startswith(tuple(given.names))]
+    if not chosen:
+        parser.error(f"no mutation is called so; there are: {', '.join(m.name for m in MUTATIONS)}")
+    counts = {"caught": 0, "does not apply": 0, "NOT CAUGHT": 0, "UNKNOWN": 0}
+    passing: set[str] = set()
+    print(f"{'mutation':38}{'file':34}{'seconds':>8}  caught by", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as work:
+        copied(Path(work))
+        for mutation in chosen:
+            began = time.monotonic()
+            found = verdict(mutation, Path(work), passing, whole=given.all)
+            seconds = time.monotonic() - began
+            print(f"{mutation.name:38}{mutation.file:34}{seconds:8.0f}  {found}", flush=True)
+            counts[next((kind for kind in counts if found.startswith(kind)), "caught")] += 1
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    return int(counts["caught"] + counts["does not apply"] < len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
