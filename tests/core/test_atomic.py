@@ -9,6 +9,14 @@ import pytest
 from vizsynth.core.atomic import full_disk, full_disk_told, is_plain, read_record, told, write_atomic
 
 
+def test_a_record_that_is_deeper_than_anybody_writes_is_none(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text('{"a": ' * 50 + "1" + "}" * 50)
+    assert read_record(tmp_path / "record") is not None
+    for depth in (300, 100_000):
+        (tmp_path / "record").write_text('{"a": ' * depth + "1" + "}" * depth)
+        assert read_record(tmp_path / "record") is None
+
+
 def test_a_file_is_replaced_whole_and_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "file").symlink_to(tmp_path / "theirs")

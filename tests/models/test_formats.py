@@ -431,11 +431,6 @@ def test_weights_beside_an_onnx_file_are_not_opened(tmp_path: Path) -> None:
     [
         ("h5py", lambda p: kf.legacy(p / "m.h5", nested(), {}), r"vizsynth\[keras\]"),
         ("onnx", lambda p: _bytes(p / "m.onnx", b"\x08\x07"), r"vizsynth\[onnx\]"),
-        (
-            "torch",
-            lambda p: _bytes(p / "m.pth", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
-            r"vizsynth\[torch\]",
-        ),
     ],
 )
 def test_a_missing_package_is_named(

@@ -404,6 +404,17 @@ def test_too_many_groups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     refused(path, "more than 50 groups and arrays")
 
 
+def test_a_heap_without_end_is_not_gone_through(tmp_path: Path) -> None:
+    """HDF5 looks for its end for ever."""
+    path = keras_h5(tmp_path / "m.h5")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"GCOL")
+    data[place + 16 : place + 32] = bytes(16)  # an object that is free, of no length
+    refused(made(path, bytes(data)), "one of its heaps has no end: copy it again")
+    data[place + 8 : place + 16] = struct.pack("<Q", 1 << 40)
+    refused(made(path, bytes(data)), "one of its heaps has no end|damaged")
+
+
 def described(folder: Path, entry: Any) -> Iterator[Path]:
     """Write a description into files of both kinds, without weights."""
     text = entry if isinstance(entry, bytes) else json.dumps(entry).encode()

@@ -1,13 +1,14 @@
 """Files that appear whole or not at all, and records that are read back."""
 
 import errno
-import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vizsynth.core.claims import parse_json
 
 LARGEST = 1 << 28  # bytes of a record
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -90,8 +91,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = parse_json(path.read_bytes(), most=None)
+    except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -5,6 +5,8 @@ datasets), fill what was never written, and unpack without end. Keras' files hav
 """
 
 import math
+import mmap
+import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +19,7 @@ from vizsynth.models.stored import MOST, Stored, WeightsError
 
 _h5py: Any = h5py  # whose own modules are not annotated
 _WHOLE, _UNPACKED = "save the weights again, as one file", "save the weights again, unpacked"
+_HEAP = b"GCOL\1\0\0\0"
 _GZIP, _SHUFFLE, _CHECKSUM = 1, 2, 3  # HDF5's numbers of its filters
 
 
@@ -119,6 +122,7 @@ def text(holder: Any, name: str) -> str | None:
     """
     if name not in holder.attrs:
         return None
+    _check_heaps(holder.file.filename)
     identity = holder.attrs.get_id(name)
     value = holder.attrs[name] if identity.shape == () else None
     if isinstance(value, np.bytes_ | bytes):
@@ -126,6 +130,26 @@ def text(holder: Any, name: str) -> str | None:
     if isinstance(value, str):
         return value
     raise WeightsError(f"its {name} is no text")
+
+
+def _check_heaps(path: str) -> None:
+    """Raise unless the heaps of a file, where texts lie, come to an end: HDF5 would look for it for ever.
+
+    A heap is its mark, its size and objects: each a number, its length and its bytes, or, by the number 0,
+    what is free, whose length is that of all of it.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = data.find(_HEAP)
+        while place >= 0:
+            (size,) = struct.unpack_from("<Q", data, place + 8)
+            at, end = place + 16, place + size
+            while end - at >= 16:
+                number, length = struct.unpack_from("<H6xQ", data, at) if at + 16 <= len(data) else (0, 0)
+                step = 16 + -(-length // 8) * 8 if number else length
+                if step < 16 or end > len(data):
+                    raise WeightsError("one of its heaps has no end: copy it again")
+                at += step
+            place = data.find(_HEAP, place + 1)
 
 
 def _told(name: Any) -> str:
