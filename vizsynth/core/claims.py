@@ -165,9 +165,9 @@ def check_fields(record: Any, *, zero: tuple[str, ...] = ()) -> None:
         ValueError: a field that is not; the message names it.
 
     >>> from vizsynth.models.sequential import Dense
-    >>> check_fields(Dense("many"))
+    >>> check_fields(Dense(-1))
     Traceback (most recent call last):
-    ValueError: features must be a whole number from 1 to 16777216, not many
+    ValueError: features must be a whole number from 1 to 16777216, not -1
     """
     hints = _hints(type(record))
     for field in dataclasses.fields(record):
