@@ -1,0 +1,39 @@
+"""Maps of other networks at full size: called back to back, from threads, and in a new process."""
+
+import multiprocessing
+from typing import Any
+
+import calls
+import pytest
+import together
+
+TEN = (
+    *("gradient", "saliency", "guided_backprop", "deconvnet", "input_x_gradient"),
+    *("grad_cam", "grad_cam_pp", "layer_cam", "integrated_gradients", "smooth_grad"),
+)
+
+
+def make_apart(connection: Any) -> None:
+    """Send the maps of a ResNet-18, of calls that do not wait for each other, to another process."""
+    subject = calls.random_network("resnet18")
+    made = {name: calls.maps()[name](subject) for name in TEN}
+    connection.send({name: calls.leaves(found) for name, found in made.items()})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_back_to_back_from_threads_and_in_a_new_process(name: str) -> None:
+    subject = calls.random_network(name)
+    methods = calls.maps()
+    if subject.pooled is None:
+        del methods["cam"]
+    wanted = together.hold(subject, methods)
+    if name == "resnet18":
+        context = multiprocessing.get_context("spawn")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=make_apart, args=(sender,))
+        process.start()
+        sender.close()
+        found = receiver.recv()
+        process.join()
+        assert process.exitcode == 0
+        assert not calls.different(found, wanted)
