@@ -38,9 +38,10 @@ class Subject(NamedTuple):
 @cache
 def bundled() -> Subject:
     """Return the network that comes with the package, and a photo twice, once mirrored."""
-    image = vizsynth.read_image(PHOTO, (SIDE, SIDE))
-    images = jnp.stack([image, image[:, ::-1]])
-    return Subject(vizsynth.load("squeezenet1_1"), images, jnp.asarray([281, 285]), "fire9", "relu10")
+    with jax.ensure_compile_time_eval():
+        image = vizsynth.read_image(PHOTO, (SIDE, SIDE))
+        images = jnp.stack([image, image[:, ::-1]])
+        return Subject(vizsynth.load("squeezenet1_1"), images, jnp.asarray([281, 285]), "fire9", "relu10")
 
 
 def random_network(name: str) -> Subject:
@@ -280,7 +281,8 @@ def logits(net: Any, images: Any) -> Any:
 @cache
 def adapted() -> Any:
     """Return a function of parameters and images as a network."""
-    return vizsynth.adapt(scored, jnp.ones((3, 5)), example=jnp.zeros((1, SIDE, SIDE, 3)))
+    with jax.ensure_compile_time_eval():
+        return vizsynth.adapt(scored, jnp.ones((3, 5)), example=jnp.zeros((1, SIDE, SIDE, 3)))
 
 
 def scored(weights: Any, images: Any) -> Any:
@@ -292,7 +294,8 @@ def scored(weights: Any, images: Any) -> Any:
 def doubling() -> Any:
     """Return a small network whose second features are of half the size, as VGG's relu2_1."""
     stack = (Conv(8), ReLU(), MaxPool(), Conv(8), ReLU(), GlobalMean(), Dense(3))
-    return vizsynth.models.sequential(stack, (64, 64, 3), key=KEY)
+    with jax.ensure_compile_time_eval():  # whoever asks first may be tracing
+        return vizsynth.models.sequential(stack, (64, 64, 3), key=KEY)
 
 
 @cache
