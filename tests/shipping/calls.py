@@ -310,6 +310,8 @@ def small() -> Any:
 def on_the_host() -> dict[str, Call]:
     """Return a call of what needs the host: files, libraries of others, loops over batches."""
     points = np.random.default_rng(0).normal(size=(40, 8))
+    few: dict[str, Any] = {"count": 1, "nearest": 1, "components": 2, "perplexity": 2.0}
+    four = lambda s: np.repeat(np.asarray(s.images), 2, axis=0)  # noqa: E731
     patches = lambda s: vizsynth.top_patches(s.net, [(np.arange(2), s.images)], layer="fire3", k=2)  # noqa: E731
     return {
         "load": lambda s: jax.tree.leaves(vizsynth.load("squeezenet1_1")),
@@ -317,8 +319,8 @@ def on_the_host() -> dict[str, Call]:
         "embed_pca": lambda s: vizsynth.embed_pca(points),
         "embed_tsne": lambda s: vizsynth.embed_tsne(points, key=KEY, perplexity=5.0),
         "grid_layout": lambda s: vizsynth.grid_layout(points[:9, :2]),
-        "facets_of": lambda s: vizsynth.facets_of(np.asarray(s.images), points[:2], count=1, nearest=1),
-        "facets": lambda s: vizsynth.facets(s.net, np.asarray(s.images), "fire9", count=1, nearest=1),
+        "facets_of": lambda s: vizsynth.facets_of(four(s), points[:4], **few),
+        "facets": lambda s: vizsynth.facets(s.net, four(s), "fire9", **few),
         "segment": lambda s: vizsynth.segment(np.asarray(s.images[0]), np.asarray(s.images[0, ..., 0])),
         "intersection_over_union": lambda s: np.asarray(
             vizsynth.intersection_over_union(np.eye(4) > 0, np.ones((4, 4)) > 0)

@@ -3,6 +3,7 @@
 import inspect
 
 import calls
+import pytest
 import together
 
 import vizsynth
@@ -22,5 +23,13 @@ def test_every_public_function_is_called() -> None:
     assert functions - OTHERS == set(calls.compiled() | calls.on_the_host())
 
 
-def test_back_to_back_and_from_threads() -> None:
-    together.hold(calls.bundled(), calls.maps() | calls.evaluations() | calls.inspections())
+METHODS = calls.maps() | calls.evaluations() | calls.inspections()
+
+
+def test_back_to_back() -> None:
+    together.hold(calls.bundled(), METHODS)
+
+
+@pytest.mark.threads
+def test_from_threads() -> None:
+    together.hold_from_threads(calls.bundled(), METHODS)

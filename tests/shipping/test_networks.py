@@ -20,13 +20,22 @@ def make_apart(connection: Any) -> None:
     connection.send({name: calls.leaves(found) for name, found in made.items()})
 
 
+def methods_of(subject: calls.Subject) -> dict[str, calls.Call]:
+    """Return the methods that a network can be asked."""
+    return {name: call for name, call in calls.maps().items() if name != "cam" or subject.pooled is not None}
+
+
+@pytest.mark.threads
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"])
-def test_back_to_back_from_threads_and_in_a_new_process(name: str) -> None:
+def test_from_threads(name: str) -> None:
     subject = calls.random_network(name)
-    methods = calls.maps()
-    if subject.pooled is None:
-        del methods["cam"]
-    wanted = together.hold(subject, methods)
+    together.hold_from_threads(subject, methods_of(subject))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_back_to_back_and_in_a_new_process(name: str) -> None:
+    subject = calls.random_network(name)
+    wanted = together.hold(subject, methods_of(subject))
     if name == "resnet18":
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
