@@ -1,7 +1,7 @@
 """Arrays that lie in a file: their names, shapes and precisions, known before any of them is read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -46,15 +46,15 @@ def of_array(array: np.ndarray) -> Stored:
     return Stored(array.shape, array.dtype, lambda: array)
 
 
-def check_names(path: object, stored: Mapping[str, Stored]) -> None:
+def check_names(path: object, names: Collection[str]) -> None:
     """Raise if a file holds more arrays than any network has, or gives them names that nobody gives.
 
-    >>> check_names("evil.pkl", {"a" * 1000: of_array(np.ones(3))})
+    >>> check_names("evil.pkl", ["a" * 1000])
     Traceback (most recent call last):
     vizsynth.models.stored.WeightsError: evil.pkl: an array's name has 1,000 characters: aaaaaaaaa...
     """
-    if len(stored) > MOST:
-        raise WeightsError(f"{path} holds {len(stored):,} arrays, more than any network has")
-    for name in stored:
+    if len(names) > MOST:
+        raise WeightsError(f"{path} holds {len(names):,} arrays, more than any network has")
+    for name in names:
         if len(name) > LONGEST:
             raise WeightsError(f"{path}: an array's name has {len(name):,} characters: {shown(name)}")

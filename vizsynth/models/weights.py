@@ -417,7 +417,9 @@ def list_safetensors(
     try:
         file_size(path)  # which says what a folder is, or a pipe
         file: Any = stack.enter_context(safe_open(os.fspath(path), framework="numpy"))
-        found = {name: stored(file, name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        names = list(file.keys())
+        check_names(path, names)
+        found = {name: stored(file, name) for name in names}
         metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(
@@ -425,7 +427,6 @@ def list_safetensors(
         ) from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
-    check_names(path, found)
     return found, metadata
 
 
