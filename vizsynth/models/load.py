@@ -32,8 +32,8 @@ from vizsynth.models.weights import (
     fit,
     from_json,
     is_folded,
-    shapes,
-    skeleton,
+    paths,
+    template,
     write,
 )
 
@@ -128,7 +128,7 @@ def load(
         ('espresso', 1000, (227, 227))
     """
     arrays, names, record = _find(name, weights, preprocessing)
-    net = fit(skeleton(record.config, folded=is_folded(arrays)), arrays, names=names)
+    net = fit(template(record.config, is_folded(arrays)), arrays, names=names)
     return with_attributes(
         fold_batch_norm(net) if folded else net,
         labels=record.labels,
@@ -178,7 +178,7 @@ def convert(
         network = "squeezenet1_1"
     name, weights = (source, None) if network is None else (network, source)
     arrays, names, record = _find(name, weights, preprocessing)
-    fit(skeleton(record.config, folded=is_folded(arrays)), arrays, names=names)
+    fit(template(record.config, is_folded(arrays)), arrays, names=names)
     write(destination, arrays, record, dtype=dtype)
     return record
 
@@ -209,7 +209,7 @@ def _find(
         classes = getattr(record.config, "num_classes", None)
         if record.labels is not None and classes not in (None, len(record.labels)):
             raise WeightsError(f"{place} names {len(record.labels)} classes, and the network has {classes}")
-        check_fit(shapes(record.config, is_folded(arrays)), arrays, names=names)
+        check_fit(paths(template(record.config, is_folded(arrays))), arrays, names=names)
 
     return understood(read_file(path, check))
 

@@ -20,7 +20,7 @@ from vizsynth.models.resnet import ResNetConfig
 from vizsynth.models.sequential import Conv, Dense, Layer, SequentialConfig, layer_names
 from vizsynth.models.squeezenet import SQUEEZES, SqueezeNetConfig
 from vizsynth.models.vgg import VGGConfig
-from vizsynth.models.weights import Config, WeightsError, is_folded, shapes
+from vizsynth.models.weights import Config, WeightsError, is_folded, paths, template
 
 Layout = Callable[[np.ndarray], np.ndarray]
 
@@ -251,7 +251,7 @@ def _lpips(config: Config) -> dict[str, Place]:
 
 
 def _own(config: Config, names: Mapping[str, Any]) -> dict[str, Place]:
-    return {path: Place(path) for path in shapes(config, is_folded(names))}
+    return {path: Place(path) for path in paths(template(config, is_folded(names)))}
 
 
 def dialects(config: Config, names: Mapping[str, Any]) -> list[Dialect]:

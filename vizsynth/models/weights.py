@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -171,17 +170,17 @@ def check_size(size: tuple[int, ...]) -> None:
 
 
 @lru_cache(maxsize=16)
-def shapes(config: Config, folded: bool) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Return the shapes of a network's parameters by their paths. Nothing is drawn or computed.
+def template(config: Config, folded: bool) -> Any:
+    """Return the `skeleton` of a network that a file describes. It is kept, and not to be changed.
 
     Raises:
         WeightsError: no such network can be built.
 
-    >>> shapes(SqueezeNetConfig(10), False)["conv10.bias"].shape
+    >>> template(SqueezeNetConfig(10), False).conv10.bias.shape
     (10,)
     """
     try:
-        return MappingProxyType(paths(skeleton(config, folded=folded)))
+        return skeleton(config, folded=folded)
     except (ValueError, TypeError, ArithmeticError) as error:
         reason = shown(str(error).splitlines()[0])
         raise WeightsError(f"the network that is described cannot be built: {reason}") from None
@@ -243,7 +242,7 @@ def check_fit(
     """Raise unless arrays of these shapes fit; their values are not looked at.
 
     Args:
-        wanted: the `shapes` of a network.
+        wanted: the `paths` of a network's skeleton.
         tensors: arrays, or their outlines, for each of its paths.
         names: what the arrays are called in the file that they come from, for the message.
 
