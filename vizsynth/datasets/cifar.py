@@ -50,15 +50,15 @@ def is_cifar(path: Path) -> bool:
 class _Bounded:
     """A file that is read up to some byte, whatever it unpacks to."""
 
-    def __init__(self, file: Any, most: int):
-        self.file = file
-        self.left = most
+    def __init__(self, path: Path, file: Any, most: int):
+        self.path, self.file = path, file
+        self.most = self.left = most
 
     def read(self, count: int) -> bytes:
         data = self.file.read(min(count, self.left + 1))
         self.left -= len(data)
         if self.left < 0:
-            raise DataError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes, more than CIFAR-10 has")
+            raise DataError(f"{self.path} unpacks to more than {self.most:,} bytes, more than CIFAR-10 has")
         return data
 
 
@@ -69,7 +69,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        inside: Any = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, _MOST_UNPACKED)
+        inside: Any = _Bounded(path, gzip.GzipFile(fileobj=file) if packed else file, _MOST_UNPACKED)
         with tarfile.open(fileobj=inside, mode="r|") as archive:
             yield archive
 
