@@ -141,12 +141,12 @@ def _check_heaps(path: str) -> None:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         place = data.find(_HEAP)
         while place >= 0:
-            (size,) = struct.unpack_from("<Q", data, place + 8)
-            at, end = place + 16, place + size
+            at = place + 16
+            end = min(place + int.from_bytes(data[place + 8 : at], "little"), len(data))
             while end - at >= 16:
-                number, length = struct.unpack_from("<H6xQ", data, at) if at + 16 <= len(data) else (0, 0)
+                number, length = struct.unpack_from("<H6xQ", data, at)
                 step = 16 + -(-length // 8) * 8 if number else length
-                if step < 16 or end > len(data):
+                if step < 16 or at + step > end:
                     raise WeightsError("one of its heaps has no end: copy it again")
                 at += step
             place = data.find(_HEAP, place + 1)
