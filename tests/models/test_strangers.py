@@ -415,6 +415,20 @@ def test_a_heap_without_end_is_not_gone_through(tmp_path: Path) -> None:
                 refused(made(path, bytes(data)), "one of its heaps has no end: copy it again")
 
 
+def test_a_description_that_is_no_text_is_not_read(tmp_path: Path) -> None:
+    """HDF5 takes its bytes for places in memory, and the process ends."""
+    path = keras_h5(tmp_path / "m.h5")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"model_config") + 17
+    assert data[place] == 1  # a text of any length
+    data[place] = 0x8D
+    refused(made(path, bytes(data)), "its model_config is no text|damaged")
+    for odd in ([b"{}", b"{}"], 7, h5py.Empty("f4")):
+        with h5py.File(keras_h5(tmp_path / "m.h5"), "r+") as file:
+            file.attrs["model_config"] = odd
+        refused(path, "its model_config is no text")
+
+
 def described(folder: Path, entry: Any) -> Iterator[Path]:
     """Write a description into files of both kinds, without weights."""
     text = entry if isinstance(entry, bytes) else json.dumps(entry).encode()

@@ -124,7 +124,9 @@ def text(holder: Any, name: str) -> str | None:
         return None
     _check_heaps(holder.file.filename)
     identity = holder.attrs.get_id(name)
-    value = holder.attrs[name] if identity.shape == () else None
+    # Asked before it is read: of another kind, HDF5 takes its bytes for places in memory.
+    is_text = isinstance(identity.get_type(), _h5py.h5t.TypeStringID)
+    value = holder.attrs[name] if is_text and identity.shape == () else None
     if isinstance(value, np.bytes_ | bytes):
         return value.decode()
     if isinstance(value, str):
