@@ -30,6 +30,9 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# Tracing makes millions of objects that reference counts free; looking for cycles among them is rarely worth it.
+gc.set_threshold(200_000, 50, 100)
+
 settings.register_profile(
     "vizsynth",
     deadline=None,  # the first example of a shape compiles

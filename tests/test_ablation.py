@@ -15,14 +15,9 @@ from vizsynth.scores import Class, LayerNorm
 from vizsynth.taps import evaluate, features, replace, run
 
 CASES = [
-    *[("vgg", "relu2_2"), ("vgg", "pool1"), ("vgg", "conv2_1"), ("vgg_bn", "relu2_1")],
-    *[("resnet_bottleneck", "layer1.1"), ("resnet_bottleneck", "layer2.0"), ("resnet_bottleneck", "stem")],
-    *[
-        ("squeezenet", "fire3"),
-        ("squeezenet", "fire9"),
-        ("sequential", "relu1"),
-        ("sequential_mean", "relu1"),
-    ],
+    *[("vgg", "relu2_2"), ("vgg", "pool1"), ("vgg_bn", "conv2_1"), ("vgg_bn", "relu2_1")],
+    *[("resnet_bottleneck", "layer1.1"), ("resnet_bottleneck", "stem"), ("squeezenet", "fire9")],
+    *[("sequential", "relu1"), ("sequential_mean", "relu1")],
 ]
 
 

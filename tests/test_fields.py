@@ -174,7 +174,7 @@ def test_the_size_is_where_the_gradient_is(subject: Subject) -> None:
         A = run(net, images, [layer], ops=average_pooling)[1][layer]
         return A[0, A.shape[1] // 2, A.shape[2] // 2].sum()
 
-    g = np.asarray(jax.grad(neuron)(images))[0]
+    g = np.asarray(jax.jit(jax.grad(neuron))(images))[0]
     rows, columns = np.nonzero(np.abs(g).sum(-1))
     assert field_size(net, layer) == (np.ptp(rows) + 1, np.ptp(columns) + 1)
 

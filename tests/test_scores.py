@@ -29,12 +29,12 @@ from vizsynth.taps import evaluate
 from vizsynth.types import Score
 
 RNG = np.random.default_rng(0)
-MAPS = RNG.normal(size=(3, 4, 5, 6)).astype(np.float32)
+MAPS = RNG.normal(size=(3, 4, 7, 6)).astype(np.float32)
 LOGITS = RNG.normal(size=(3, 7)).astype(np.float32)
 ACTIVATIONS = {"maps": jnp.asarray(MAPS), "logits": jnp.asarray(LOGITS)}
 LOG_SOFTMAX = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
 VECTOR = RNG.normal(size=6).astype(np.float32)
-LIKE = RNG.normal(size=(4, 5, 6)).astype(np.float32)
+LIKE = RNG.normal(size=(4, 7, 6)).astype(np.float32)
 
 
 def favoured(a: np.ndarray, b: np.ndarray, power: float) -> float:
@@ -47,7 +47,7 @@ def favoured(a: np.ndarray, b: np.ndarray, power: float) -> float:
 
 def direction(power: float) -> np.ndarray:
     """Average over the places, one by one."""
-    places = list(np.ndindex(4, 5))
+    places = list(np.ndindex(4, 7))
     return np.array([np.mean([favoured(m[i, j], VECTOR, power) for i, j in places]) for m in MAPS])
 
 
@@ -55,7 +55,7 @@ VALUES = {
     "class": (Class(2), LOGITS[:, 2]),
     "class an image": (Class(jnp.asarray([2, 0, 6])), LOGITS[[0, 1, 2], [2, 0, 6]]),
     "log probability": (LogProbability(1), LOG_SOFTMAX[:, 1]),
-    "neuron in the centre": (Neuron("maps", 3), MAPS[:, 2, 2, 3]),
+    "neuron in the centre": (Neuron("maps", 3), MAPS[:, 2, 3, 3]),
     "neuron at a place": (Neuron("maps", 3, 1, 4), MAPS[:, 1, 4, 3]),
     "neuron at a place an image": (
         Neuron("maps", jnp.asarray([3, 0, 5]), jnp.asarray([1, 3, 0]), jnp.asarray([4, 0, 2])),

@@ -92,7 +92,8 @@ def test_layers_may_be_any_sequence(subject: Subject) -> None:
         lambda net, images: run(net, images, ["relu9_9"]),
     ],
 )
-def test_an_unknown_layer_lists_the_legal_ones(call: Callable[..., Any], subject: Subject) -> None:
+def test_an_unknown_layer_lists_the_legal_ones(call: Callable[..., Any]) -> None:
+    subject = tiny("vgg")
     with pytest.raises(ValueError, match=r"no layer 'relu9_9'") as error:
         call(subject.net, subject.images())
     for name in subject.net.layers:
@@ -135,10 +136,10 @@ def test_replaced_and_shifted_layers_have_the_same_gradient(subject: Subject) ->
 
     zeros = jax.tree.map(jnp.zeros_like, values)
     shifted = jax.jit(jax.grad(lambda deltas: score(shift(deltas))))(zeros)
-    for name in (subject.middle, layers[-2]):
-        replaced = jax.jit(jax.grad(lambda a, name=name: score(replace({name: a}))))(values[name])
-        assert float(jnp.abs(replaced).max()) > 0
-        assert_close(shifted[name], replaced)
+    name = subject.middle
+    replaced = jax.jit(jax.grad(lambda a: score(replace({name: a}))))(values[name])
+    assert float(jnp.abs(replaced).max()) > 0
+    assert_close(shifted[name], replaced)
 
 
 @pytest.mark.usefixtures("x64")
@@ -147,9 +148,10 @@ def test_a_shift_is_added(subject: Subject) -> None:
     values = vizsynth.features(net, images, [subject.middle])
     delta = jax.tree.map(jnp.cos, values)
     moved = jax.tree.map(jnp.add, values, delta)
-    shifted, held = net(images, tap=shift(delta)), net(images, tap=replace(moved))
+    taps = shift(delta), replace(moved), passthrough
+    shifted, held, alone = jax.jit(lambda net, images: [net(images, tap=tap) for tap in taps])(net, images)
     assert_close(shifted, held)
-    assert float(jnp.abs(shifted - net(images)).max()) > 1e-3
+    assert float(jnp.abs(shifted - alone).max()) > 1e-3
 
 
 def test_taps_are_applied_within_one_another() -> None:
@@ -273,9 +275,8 @@ def marks(net: Any) -> Any:
     return [id(leaf) for leaf in leaves], structure, sorted(vars(net))
 
 
-@pytest.mark.parametrize("name", ["vgg_bn", "resnet_bottleneck", "sequential"])
-def test_networks_in_closures_are_never_changed(name: str) -> None:
-    net, images = tiny(name).net, tiny(name).images()
+def test_networks_in_closures_are_never_changed() -> None:
+    net, images = tiny("vgg_bn").net, tiny("vgg_bn").images()
     before = marks(net)
     mean = lambda images: net(images).mean()  # noqa: E731
 

@@ -139,7 +139,7 @@ def features(net: Network, images: Images, layers: Sequence[str]) -> dict[str, F
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.vgg11(num_classes=10, key=jax.random.key(0))
+        >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
         >>> found = vizsynth.features(net, jax.numpy.zeros((1, 32, 32, 3)), ["relu2_1", "pool5"])
         >>> found["relu2_1"].shape, found["pool5"].shape
         ((1, 16, 16, 128), (1, 1, 1, 512))
