@@ -30,7 +30,7 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# Tracing makes millions of objects that reference counts free; looking for cycles among them is rarely worth it.
+# Tracing makes millions of objects that reference counts free: searching them for cycles rarely pays.
 gc.set_threshold(200_000, 50, 100)
 
 settings.register_profile(

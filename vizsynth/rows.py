@@ -127,7 +127,9 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
+        >>> from vizsynth.models.sequential import Conv, MaxPool, ReLU
+        >>> layers = Conv(8), ReLU(), MaxPool(2), Conv(8), ReLU()
+        >>> net = vizsynth.models.sequential(layers, (32, 32, 3), key=jax.random.key(0))
         >>> mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
         >>> spread = vizsynth.over_rows(net, mesh)
         >>> images = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3))

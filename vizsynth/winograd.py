@@ -113,7 +113,8 @@ def prepare(net: Net, *, exact: bool = False) -> Net:
 
     Example:
         >>> import jax, vizsynth
-        >>> net = vizsynth.models.vgg11(num_classes=None, key=jax.random.key(0))
+        >>> from vizsynth.models.sequential import Conv, ReLU
+        >>> net = vizsynth.models.sequential((Conv(64), ReLU(), Conv(64)), (64, 64, 3), key=jax.random.key(0))
         >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
         >>> fast, slow = vizsynth.prepare(net)(images), net(images)
         >>> bool(abs(fast - slow).max() < 1e-5 * slow.max())

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY, tiny, tiny_resnet, tiny_vgg
+from tiny import FAMILIES, tiny, tiny_resnet, tiny_vgg
 
 import vizsynth
 from vizsynth.models import fold_batch_norm, record_of, save, with_classes, with_precision
@@ -27,14 +27,14 @@ def changed(net: Any, other: Any) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_last_layer_alone_is_another(name: str) -> None:
     subject = tiny(name)
     other = with_classes(subject.net, CLASSES, key=KEY)
     last = {"vgg": "fc8", "resnet": "fc", "squeezenet": "conv10", "sequential": "logits"}
     layer = last[name.partition("_")[0]]
     assert changed(subject.net, other) == {f"{layer}.kernel", f"{layer}.bias"}
-    assert other(subject.images(1)).shape == (1, 3) and other.num_classes == 3
+    assert jax.eval_shape(other, subject.images(1)).shape == (1, 3) and other.num_classes == 3
     assert other.labels == CLASSES and other.layers == subject.net.layers
     assert subject.net.num_classes == 5
 
