@@ -1,7 +1,7 @@
 """How fast are a forward pass and the gradient of a logit with respect to the image, beside PyTorch's?
 
 VGG-16 at 224 px, one image; random weights, the same on both sides, ours prepared (`vizsynth.prepare`) and
-compiled by `vizsynth.jit`.
+compiled by `jax.jit`.
 PyTorch runs in its fastest layout (channels last) with its weights frozen, on as many threads.
 
 Eight images are timed by `vmap` beside a batch of eight, and a step in a scan beside one outside it. The
@@ -61,9 +61,9 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     def logit(net: Network, images: Images) -> Array:
         return net(images)[0, LABEL]
 
-    forward, gradient = vizsynth.jit(lambda net, x: net(x)), vizsynth.jit(jax.grad(logit, argnums=1))
+    forward, gradient = jax.jit(lambda net, x: net(x)), jax.jit(jax.grad(logit, argnums=1))
 
-    @vizsynth.jit
+    @jax.jit
     def ascent(net: Network, images: Images) -> Images:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None
@@ -73,8 +73,8 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     def eight(net: Network, images: Images) -> Images:
         return jax.grad(lambda images: net(images)[:, LABEL].sum())(images)
 
-    mapped = vizsynth.jit(jax.vmap(jax.grad(lambda x, net: net(x[None])[0, LABEL]), in_axes=(0, None)))
-    batch, together = jnp.repeat(images, 8, axis=0), vizsynth.jit(eight)
+    mapped = jax.jit(jax.vmap(jax.grad(lambda x, net: net(x[None])[0, LABEL]), in_axes=(0, None)))
+    batch, together = jnp.repeat(images, 8, axis=0), jax.jit(eight)
 
     def once() -> Images:
         return gradient(net, images)

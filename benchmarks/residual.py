@@ -39,9 +39,9 @@ def of_network(name: str, turns: int, peers: bool) -> list[Row]:
     def logit(net: Network, images: Images) -> Array:
         return net(images)[0, LABEL]
 
-    gradient = vizsynth.jit(jax.grad(logit, argnums=1))
+    gradient = jax.jit(jax.grad(logit, argnums=1))
 
-    @vizsynth.jit
+    @jax.jit
     def ascent(net: Network, images: Images) -> Images:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-3 * jax.grad(logit, argnums=1)(net, x), None

@@ -30,11 +30,11 @@ def outside_and_inside(
 
         return images + 1e-3 * jax.grad(objective)(images)
 
-    @vizsynth.jit
+    @jax.jit
     def loop(net: Network, images: Images) -> Images:
         return jax.lax.scan(lambda x, _: (step(net, x), None), images, None, length=steps)[0]
 
-    single = vizsynth.jit(step)
+    single = jax.jit(step)
 
     def one_by_one() -> Images:
         x = images

@@ -52,9 +52,9 @@ def rows(turns: int = 7, peers: bool = False) -> list[Row]:
     def total(net: Network, images: Images) -> Array:
         return run(net, images, (LAYER,))[1][LAYER].sum()
 
-    gradient = vizsynth.jit(jax.grad(total, argnums=1))
+    gradient = jax.jit(jax.grad(total, argnums=1))
 
-    @vizsynth.jit
+    @jax.jit
     def ascent(net: Network, images: Images) -> Images:
         def step(x: Images, _: None) -> tuple[Images, None]:
             return x + 1e-6 * jax.grad(total, argnums=1)(net, x), None

@@ -53,7 +53,6 @@ BY_POSITION = {
     "same_class_share": {"indices", "query_labels"},
     "grid_layout": {"points"},
     "stream": {"function"},
-    "jit": {"function"},
     "largest_batch": {"function", "size"},
     "segment": {"heatmap"},
     "intersection_over_union": {"mask", "truth"},

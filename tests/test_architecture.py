@@ -12,7 +12,7 @@ ROOT = Path(vizsynth.__file__).parent
 # From the bottom up: a module imports what lies below it. Within a layer, the pairs of ALLOWED.
 LAYERS = (
     ("core",),
-    ("types", "windows", "memory", "compiling", "pytrees"),
+    ("types", "windows", "memory", "pytrees"),
     ("winograd",),
     ("convolution",),
     ("scores",),
@@ -159,6 +159,12 @@ def undocumented(name: str) -> Iterator[str]:
 def test_only_documented_parts_of_jax_are_used() -> None:
     """No private module, no custom call and no primitive of ours, no look into the modules of the process."""
     assert not [found for name in NAMES for found in undocumented(name)]
+
+
+def test_programs_are_compiled_as_jax_compiles_them() -> None:
+    """No option of the compiler: one that chose another library gave wrong results to calls from threads."""
+    keywords = (node for name in NAMES for node in nodes(name) if isinstance(node, ast.keyword))
+    assert not [node.lineno for node in keywords if node.arg == "compiler_options"]
 
 
 def test_nothing_is_checked_by_assertion() -> None:

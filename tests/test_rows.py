@@ -60,10 +60,7 @@ def assert_close(found: Any, wanted: Any, tolerance: float) -> None:
 
 def sent(function: Any, *args: Any, **kwargs: Any) -> dict[str, list[list[int]]]:
     """Return the shapes of all that the devices send, by what they send it."""
-    # No optimization is left out: one might put a gather there, or take one away.
-    jax.config.update("jax_disable_most_optimizations", False)
     text = getattr(function, "compiled", function).lower(*args, **kwargs).compile().as_text()
-    jax.config.update("jax_disable_most_optimizations", True)
     found: dict[str, list[list[int]]] = {}
     kinds = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
     for result, kind in re.findall(rf"^.*? = (.*?) ({kinds})(?:-start)?\(", text, re.M):

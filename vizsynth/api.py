@@ -6,7 +6,6 @@ It is a module of its own so that `vizsynth --help` need not wait for JAX, nor a
 
 from vizsynth import models as models
 from vizsynth.capacity import largest_batch as largest_batch
-from vizsynth.compiling import jit as jit
 from vizsynth.evaluation.average_drop import average_drop as average_drop
 from vizsynth.evaluation.average_drop import average_gain as average_gain
 from vizsynth.evaluation.average_drop import increase_in_confidence as increase_in_confidence

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from vizsynth.chunks import check_count
-from vizsynth.compiling import jit
 
 _SHARE = 0.9  # of what is free: the allocator, and results that are still held, need some
 
@@ -25,7 +24,7 @@ def program_bytes(function: Callable[..., Any], *args: Any) -> int:
     >>> program_bytes(lambda x: x + 1, jax.ShapeDtypeStruct((256,), jnp.float32))
     2048
     """
-    account = jit(function).lower(*args).compile().memory_analysis()
+    account = jax.jit(function).lower(*args).compile().memory_analysis()
     if account is None:
         raise ValueError(f"{jax.default_backend()} gives no account of a program's memory: set a batch size")
     kinds = ("argument", "output", "temp")

@@ -16,7 +16,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vizsynth.compiling import jit
 from vizsynth.scores import Class, labels_in
 from vizsynth.types import Key, Network
 from vizsynth.winograd import prepare
@@ -70,7 +69,7 @@ def entry(
         needed = [name for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty]
         annotation = getattr(signature.parameters.get("key"), "annotation", None)
         one_key = annotation in (Key, Key | None)
-        compiled = jit(_preparing(function) if many else function, static_argnames=static)
+        compiled = jax.jit(_preparing(function) if many else function, static_argnames=static)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

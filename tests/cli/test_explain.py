@@ -49,7 +49,7 @@ def test_numbers_agree_with_the_library(run: Run, photo: Path, tmp_path: Path) -
     }
     net = vizsynth.load("squeezenet1_1")
     image = vizsynth.files.read_image(photo, 64)
-    label = int(vizsynth.jit(lambda net, images: net(images))(net, image[None]).argmax())
+    label = int(jax.jit(lambda net, images: net(images))(net, image[None]).argmax())
     assert numbers["target"] == numbers["classes"][0]
     assert numbers["target"]["label"] == label
     expected = vizsynth.grad_cam(net, image[None], label, layer="fire5")

@@ -3,7 +3,6 @@
 import inspect
 
 import calls
-import pytest
 import together
 
 import vizsynth
@@ -30,6 +29,5 @@ def test_back_to_back() -> None:
     together.hold(calls.bundled(), METHODS)
 
 
-@pytest.mark.threads
 def test_from_threads() -> None:
     together.hold_from_threads(calls.bundled(), METHODS)

@@ -25,7 +25,6 @@ def methods_of(subject: calls.Subject) -> dict[str, calls.Call]:
     return {name: call for name, call in calls.maps().items() if name != "cam" or subject.pooled is not None}
 
 
-@pytest.mark.threads
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"])
 def test_from_threads(name: str) -> None:
     subject = calls.random_network(name)

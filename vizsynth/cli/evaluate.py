@@ -133,7 +133,6 @@ def _planted(count: int, seed: int) -> tuple[Any, Subjects]:
 
 def _photos(folder: Path, net: Any, count: int, quiet: bool) -> Subjects:
     """Return the photos, cut to what the network was trained on, and their likeliest classes."""
-    import vizsynth
     from vizsynth.files import ImageFileError, list_images, read_image
 
     size = common.input_size(net)
@@ -150,7 +149,7 @@ def _photos(folder: Path, net: Any, count: int, quiet: bool) -> Subjects:
         common.say(f"left out: {complaint}", quiet)
     if len(images) < 2:
         raise common.BadInput(f"{folder} holds {len(images)} photos that can be read; give at least 2")
-    classify = vizsynth.jit(lambda net, images: net(images).argmax(axis=-1))
+    classify = jax.jit(lambda net, images: net(images).argmax(axis=-1))
     batch = np.stack(images)
     labels = [classify(net, batch[i : i + BATCH]) for i in range(0, len(batch), BATCH)]
     return Subjects(batch, np.concatenate(labels), None, names)

@@ -148,9 +148,7 @@ def probabilities_of(net: Any, image: np.ndarray) -> np.ndarray:
 def _softmax() -> Any:
     import jax
 
-    import vizsynth
-
-    return vizsynth.jit(lambda net, images: jax.nn.softmax(net(images)))
+    return jax.jit(lambda net, images: jax.nn.softmax(net(images)))
 
 
 def shown_side(photo: Path) -> int | None:

@@ -81,7 +81,7 @@ def command(
     kept = making.frames(every, steps, folder)
     folder.check([FOOLED, DIFFERENCE, SHEET], inputs=[photo], frames=kept)
 
-    softmax = vizsynth.jit(lambda net, images: jax.nn.softmax(net(images)))
+    softmax = jax.jit(lambda net, images: jax.nn.softmax(net(images)))
     before = np.asarray(softmax(net, image[None])[0], np.float64)
 
     def take(state: Any, count: int) -> Any:

@@ -199,9 +199,7 @@ def _explained(
     """Return the function of a batch: the maps by method, and the classes that they explain."""
     import jax.numpy as jnp
 
-    import vizsynth
-
-    likeliest = vizsynth.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
+    likeliest = jax.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
     pooled = common.pooled_layer(net)
 
     def explained(images: Any) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _segmented(
     import vizsynth
 
     if label is None:
-        label = int(np.asarray(vizsynth.jit(lambda net, images: net(images))(net, image[None]))[0].argmax())
+        label = int(np.asarray(jax.jit(lambda net, images: net(images))(net, image[None]))[0].argmax())
     heatmaps = vizsynth.smooth_grad(
         net,
         jnp.asarray(image[None]),

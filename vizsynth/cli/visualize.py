@@ -64,7 +64,6 @@ def command(
     import jax
     import jax.numpy as jnp
 
-    import vizsynth
     from vizsynth.figures import caption, sheet, stretch
 
     net = common.load_network(network, weights)
@@ -109,7 +108,7 @@ def command(
     }
     captions = names
     if layer is None:
-        p = np.asarray(vizsynth.jit(lambda net, x: jax.nn.softmax(net(x)))(net, made.images), np.float64)
+        p = np.asarray(jax.jit(lambda net, x: jax.nn.softmax(net(x)))(net, made.images), np.float64)
         sure = [round(float(row[label]), 6) for row, label in zip(p, targets, strict=True)]
         numbers["probability"] = sure
         captions = [f"{name}, p = {q:.3f}" for name, q in zip(names, sure, strict=True)]

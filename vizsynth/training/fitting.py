@@ -26,7 +26,6 @@ from jaxtyping import Array, Float, Int
 from vizsynth import ascent
 from vizsynth import ops as arithmetic
 from vizsynth.chunks import check_count
-from vizsynth.compiling import jit
 from vizsynth.core.work import WorkFolder
 from vizsynth.entry import as_pytree, check_key
 from vizsynth.training import data as examples
@@ -120,7 +119,7 @@ def _with_weights(net: Any, weights: Sequence[Array], frozen: Sequence[str]) -> 
     )
 
 
-@partial(jit, static_argnames=("optimizer", "frozen"), donate_argnames=("moving",))
+@partial(jax.jit, static_argnames=("optimizer", "frozen"), donate_argnames=("moving",))
 def _step(
     moving: _Moving,
     images: Array,

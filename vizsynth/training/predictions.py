@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.chunks import check_count
-from vizsynth.compiling import jit
 from vizsynth.entry import as_network
 from vizsynth.training import data as examples
 from vizsynth.training.statistics import at_least_single
@@ -55,7 +54,7 @@ def as_float(images: Array, dtype: Any) -> Array:
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
-@jit
+@jax.jit
 def logits_of(net: Any, images: Array) -> Array:
     """Return the logits of images that are bytes or floats."""
     return net(as_float(images, dtype_of(net)))
