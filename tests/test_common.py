@@ -93,7 +93,14 @@ MAPS = [
     Row("lrp", of_folded(vizsynth.lrp), program=vizsynth.lrp),
 ]
 
+ALIKE = (  # each has the program of another, but for a line
+    *("saliency", "input_x_gradient", "smooth_grad_squared", "var_grad", "deconvnet"),
+    *("grad_cam_pp", "xgrad_cam", "layer_cam", "hires_cam", "guided_grad_cam"),
+)
+DISTINCT = [row for row in MAPS if row.name not in ALIKE]
+
 TABLE = [pytest.param(row, id=row.name) for row in MAPS]
+DISTINCT_TABLE = [pytest.param(row, id=row.name) for row in DISTINCT]
 LABELS = (3, 1, 0, 2)
 OTHER_LABELS = (0, 2, 4, 1)
 
@@ -137,13 +144,7 @@ def test_one_finite_map_an_image(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE)
-def test_under_jit(row: Row) -> None:
-    inside = jax.jit(lambda net, images, target: call(row, images, target, net=net))
-    assert_close(inside(network(), pictures(), labels()), call(row, pictures(), labels()), row.tolerance)
-
-
-@pytest.mark.parametrize("row", TABLE)
-def test_under_vmap_over_images(row: Row) -> None:
+def test_under_jit_and_vmap_over_images(row: Row) -> None:
     one = lambda image, label: call(row, image[None], label[None])[0]  # noqa: E731
     mapped = jax.jit(jax.vmap(one))(pictures(), labels())
     if row.keyed:  # the place in a batch is part of an image's randomness
@@ -152,8 +153,8 @@ def test_under_vmap_over_images(row: Row) -> None:
         assert_close(mapped, call(row, pictures(), labels()), row.tolerance)
 
 
-@pytest.mark.parametrize("row", TABLE)
-def test_under_vmap_over_classes(row: Row) -> None:
+@pytest.mark.parametrize("row", DISTINCT_TABLE)
+def test_under_jit_and_vmap_over_classes(row: Row) -> None:
     mapped = jax.jit(jax.vmap(lambda label: call(row, pictures(), label)))(jnp.arange(3))
     for label in range(3):
         alone = call(row, pictures(), jnp.full(2, label))
@@ -202,11 +203,6 @@ def test_other_numbers_do_not_compile_anew(row: Row) -> None:
 # Many devices -----------------------------------------------------------------
 
 DEVICES = 4
-ALIKE = (  # each has the program of another, but for a line
-    *("saliency", "input_x_gradient", "smooth_grad_squared", "var_grad", "deconvnet"),
-    *("grad_cam_pp", "xgrad_cam", "layer_cam", "hires_cam", "guided_grad_cam"),
-)
-SPREAD = [row for row in MAPS if row.name not in ALIKE]
 
 
 def spread_over_devices() -> None:
@@ -220,11 +216,11 @@ def spread_over_devices() -> None:
     net = jax.device_put(network(), NamedSharding(mesh, P()))
 
     def local(net: Any, images: Any, target: Any) -> list[Any]:
-        return [call(row, images, target, net=net) for row in SPREAD]
+        return [call(row, images, target, net=net) for row in DISTINCT]
 
     of_each = P(), P("images"), P("images")
     mapped = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=of_each, out_specs=P("images")))
-    for row, expected in zip(SPREAD, mapped(network(), images, target), strict=True):
+    for row, expected in zip(DISTINCT, mapped(network(), images, target), strict=True):
         assert_close(call(row, *spread, net=net), expected, row.tolerance)
         print(row.name)
     weights_gradient_over_devices(mesh)
@@ -262,7 +258,7 @@ def test_images_spread_over_devices_have_the_same_maps() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [row.name for row in SPREAD]
+    assert done.stdout.split() == [row.name for row in DISTINCT]
 
 
 def test_shard_map_takes_transformed_kernels() -> None:

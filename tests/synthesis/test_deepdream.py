@@ -350,3 +350,15 @@ def test_what_cannot_be_dreamt_is_said_before_anything_is_compiled(
 def test_a_zoom_that_cannot_be_is_refused_at_once(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         deepdream_zoom(convolved, pictures(), key=KEY, layer="relu", **options)
+
+
+def test_under_shard_map() -> None:
+    """Its checks are made while a program is traced: what each device computes varies over the devices."""
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def local(net: Any, images: jax.Array) -> jax.Array:
+        return deepdream(net, images, layer="relu2_1", key=KEY, **SHORT).images
+
+    specs = jax.P(), jax.P("images")
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P("images"))
+    assert jax.eval_shape(mapped, tiny("vgg").net, pictures()).shape == (2, 22, 18, 3)

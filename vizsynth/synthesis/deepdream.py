@@ -286,12 +286,12 @@ def deepdream(
     for size in reversed(sizes[:-1]):
         bases.insert(0, interpolate(bases[0], size))
     if state is None:
-        none = jnp.zeros((n,), jnp.int32)
+        none = jnp.zeros_like(images, jnp.int32, shape=(n,))
         state = Dream(jnp.zeros_like(images), none, none, keys_for(cast(Keys, key), n))
     canvas, octave, step, keys = state
     take = octaves * steps if take is None else take
     start, end = step, jnp.minimum(step + take, octaves * steps)
-    trace = jnp.full((n, take), jnp.nan, images.dtype)
+    trace = jnp.full_like(images, jnp.nan, shape=(n, take))
     pictures = images
 
     for k, (size, base) in enumerate(zip(sizes, bases, strict=True)):
