@@ -74,7 +74,7 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[name for name in FAMILIES if name != "squeezenet"])
 def subject(request: pytest.FixtureRequest) -> Subject:
-    """One network of each family, small, with random biases and statistics."""
+    """A network of each family but SqueezeNet, which takes as long as all others, with random statistics."""
     return tiny(request.param)

@@ -7,6 +7,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from command_line import PHOTOS, Run, complaint, tree
@@ -255,7 +256,6 @@ def test_weights_that_do_not_fit(run: Run, photo: Path, tmp_path: Path, case: st
 
 
 def test_a_trunk_has_no_classes(run: Run, photo: Path, tmp_path: Path) -> None:
-    import jax
 
     from vizsynth.models import Weights, save
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from command_line import Run, complaint, tree
@@ -38,7 +39,6 @@ def test_chunks_are_alike_where_they_can_be(steps, every, size):
 
 
 def test_classes_go_by_name_and_the_picture_is_the_librarys(run: Run, tmp_path: Path) -> None:
-    import jax
 
     out = tmp_path / "out"
     ran = run(

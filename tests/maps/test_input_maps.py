@@ -101,9 +101,9 @@ def test_modified_maps_are_scaled_with_the_score(name: str, method: Any) -> None
     assert float(jnp.abs(method(net, images, -Class(1)) + once).max()) > 0.01 * float(jnp.abs(once).max())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("method", "rule"), RULES)
-def test_folding_batch_norm_changes_no_map(name: str, method: Any, rule: Any) -> None:
+def test_folding_batch_norm_changes_no_map(method: Any, rule: Any) -> None:
+    name = "resnet_bottleneck"
     net, images = with_precision(tiny(name).net, jnp.float64), tiny(name).images(dtype=np.float64)
     assert_equal(method(fold_batch_norm(net), images, 1), method(net, images, 1))
 

@@ -46,6 +46,11 @@ def test_it_computes_what_the_module_does(pair: Pair) -> None:
 def test_maps_are_those_of_the_network_with_taps(pair: Pair) -> None:
     for method in (vizsynth.gradient, vizsynth.guided_backprop):
         near(method(pair.adapted, pair.images, 1), method(pair.tapped, pair.images, 1))
+
+
+@pytest.mark.parametrize("name", ["linen_resnet", "nnx_cnn", "function"])
+def test_relevance_is_that_of_the_network_with_taps(name: str) -> None:
+    pair = made(name)
     gamma = rules.EPSILON_GAMMA_BOX
     of_adapted = vizsynth.relevance(pair.adapted, pair.images, 1, composite=gamma)
     of_tapped = vizsynth.relevance(pair.tapped, pair.images, 1, composite=gamma)

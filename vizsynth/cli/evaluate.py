@@ -133,6 +133,8 @@ def _planted(count: int, seed: int) -> tuple[Any, Subjects]:
 
 def _photos(folder: Path, net: Any, count: int, quiet: bool) -> Subjects:
     """Return the photos, cut to what the network was trained on, and their likeliest classes."""
+    import jax
+
     from vizsynth.files import ImageFileError, list_images, read_image
 
     size = common.input_size(net)

@@ -197,6 +197,7 @@ def _explained(
     net: Any, methods: Sequence[Method], label: int | None, layer: str | None, seed: int
 ) -> Callable[[Any], dict[str, Any]]:
     """Return the function of a batch: the maps by method, and the classes that they explain."""
+    import jax
     import jax.numpy as jnp
 
     likeliest = jax.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
