@@ -22,7 +22,7 @@ import optax
 import vizsynth
 from benchmarks.timing import Row, compare
 from vizsynth.parametrizations import Pixels
-from vizsynth.synthesis.texture import VGG_CUTS
+from vizsynth.synthesis.texture.gatys import VGG_CUTS
 
 GiB = 2**30
 SIDE = 1024  # pixels, in the table

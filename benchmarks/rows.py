@@ -67,9 +67,10 @@ def compiled(devices: int, rows: int, width: int, cuts: bool) -> Program:
     from jax.sharding import AxisType
 
     import vizsynth
-    from vizsynth import parts, priors
-    from vizsynth.synthesis.style import content_loss
-    from vizsynth.synthesis.texture import VGG_CUTS, VGG_LAYERS, gram
+    from vizsynth import priors
+    from vizsynth.replay import parts
+    from vizsynth.synthesis.style.gatys import content_loss
+    from vizsynth.synthesis.texture.gatys import VGG_CUTS, VGG_LAYERS, gram
 
     mesh = jax.make_mesh((devices,), ("rows",), axis_types=(AxisType.Auto,))
     weights = jax.eval_shape(lambda: vizsynth.models.vgg16(num_classes=None, key=jax.random.key(0)))

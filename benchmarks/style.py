@@ -24,7 +24,7 @@ from benchmarks.timing import Row, alone, compare
 from experiments.figure import PHOTOS
 from vizsynth.files import read_image
 from vizsynth.parametrizations import Pixels
-from vizsynth.synthesis.texture import VGG_LAYERS
+from vizsynth.synthesis.texture.gatys import VGG_LAYERS
 
 CONTENT = "relu4_2"
 RATE = 0.02

@@ -36,7 +36,7 @@ from experiments.figure import PHOTOS
 from vizsynth import ascent
 from vizsynth.files import read_image
 from vizsynth.parametrizations import Fourier, Pixels
-from vizsynth.synthesis.texture import VGG_LAYERS
+from vizsynth.synthesis.texture.gatys import VGG_LAYERS
 
 
 def ours(

@@ -20,8 +20,8 @@ import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
+from vizsynth.cli.sheets import activation_sheet, raw_activation_sheet
 from vizsynth.files import read_image, write_image
-from vizsynth.sheets import activation_sheet, raw_activation_sheet
 
 # Keras' layers 1 to 10 of VGG-16, whose convolutions end in a ReLU, and the last ones for comparison.
 LAYERS = {

@@ -27,7 +27,7 @@ from experiments import figure
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.scores import Class, LogProbability
-from vizsynth.synthesis import yosinski
+from vizsynth.synthesis.features import yosinski
 
 CLASSES = (
     *(1, 9, 22, 76, 84, 94, 100, 130, 145, 207),

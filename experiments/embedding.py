@@ -18,9 +18,9 @@ import vizsynth
 from experiments import figure
 from experiments.nearest_neighbors import Given, digits, photos, pixels
 from vizsynth import figures
+from vizsynth.cli.sheets import laid_out
 from vizsynth.files import write_image
 from vizsynth.images import resize
-from vizsynth.sheets import laid_out
 
 NEAR = 10
 SIDE, SMALL = 1000, 40

@@ -42,7 +42,7 @@ from experiments.stylizer_training import LAYERS, LOSS, Training, provenance, se
 from vizsynth import ascent, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.models import load_stylizer, save_stylizer
-from vizsynth.synthesis.perceptual import Weighting, perceptual_terms, style_statistics
+from vizsynth.synthesis.style.perceptual import Weighting, perceptual_terms, style_statistics
 
 HELD_OUT = ("china", "flower")
 OPTIMIZATIONS = {

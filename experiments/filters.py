@@ -16,8 +16,8 @@ import numpy as np
 
 import vizsynth
 from experiments import figure
+from vizsynth.cli.sheets import filter_sheet
 from vizsynth.files import write_image
-from vizsynth.sheets import filter_sheet
 
 LAYERS = {
     "squeezenet1_1": ("conv1", "fire2.expand3x3"),

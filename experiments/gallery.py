@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vizsynth.cli.report.page import Comparison, Figure, Picture, write_page
 from vizsynth.files import open_picture
-from vizsynth.page import Comparison, Figure, Picture, write_page
 
 LOG, MADE, PAGE = "log.txt", "made.json", "index.html"
 COMPARE, LABELS = "compare", "labels.json"

@@ -27,7 +27,7 @@ from experiments.planted_network import LAST_MAPS, SIZE, trained
 from vizsynth import figures
 from vizsynth.files import write_image
 from vizsynth.planted import planted
-from vizsynth.synthesis.multifaceted import PHASES, Facets, shortened
+from vizsynth.synthesis.features.multifaceted import PHASES, Facets, shortened
 
 SIDE = 40  # of the squares around the digits
 ENLARGED = 3

@@ -19,11 +19,11 @@ from experiments import figure
 from experiments.photo_crops import CLASSES, photo_crops
 from experiments.planted_network import trained
 from experiments.training import as_floats
+from vizsynth.cli.sheets import neighbor_sheet
 from vizsynth.files import write_image
 from vizsynth.images import resize
 from vizsynth.inspection.neighbours import Neighbors
 from vizsynth.planted import planted
-from vizsynth.sheets import neighbor_sheet
 
 K = 5
 SIDE = 96

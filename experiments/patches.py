@@ -27,10 +27,10 @@ from PIL import Image as Pillow
 import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
+from vizsynth.cli.sheets import patch_sheet
 from vizsynth.files import list_images, open_picture, write_image
 from vizsynth.inspection.patches import Patches, filled, merged
 from vizsynth.scores import Neuron
-from vizsynth.sheets import patch_sheet
 from vizsynth.taps import run as run_network
 
 LAYERS = {

@@ -28,7 +28,7 @@ from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import colors, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import resize
-from vizsynth.synthesis.texture import VGG_LAYERS
+from vizsynth.synthesis.texture.gatys import VGG_LAYERS
 
 LAYERS: dict[str, dict[str, tuple[str, ...]]] = {
     "vgg16": {"content_layers": ("relu4_2",), "style_layers": VGG_LAYERS},

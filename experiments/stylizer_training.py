@@ -19,8 +19,8 @@ from experiments.stylizer_photos import TRAINED_ON, photographs
 from vizsynth import ascent
 from vizsynth.files import write_image
 from vizsynth.models import Picture, load_stylizer, stylizer
+from vizsynth.models.io.weights import fit, paths
 from vizsynth.models.stylizers import StylizerConfig
-from vizsynth.models.weights import fit, paths
 
 LAYERS = {
     "vgg16": {"content_layers": ("relu2_2",), "style_layers": ("relu1_2", "relu2_2", "relu3_3")},

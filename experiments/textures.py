@@ -23,7 +23,7 @@ from experiments.figure import PHOTOS, WEIGHTS
 from vizsynth import figures
 from vizsynth.files import read_image, write_image
 from vizsynth.images import center_crop, resize
-from vizsynth.synthesis.texture import VGG_LAYERS
+from vizsynth.synthesis.texture.gatys import VGG_LAYERS
 
 LAYERS = {"vgg16": VGG_LAYERS, "squeezenet1_1": ("relu1", "fire2", "fire3", "fire5", "fire7")}
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vizsynth import convolution, ops
+from vizsynth import ops
+from vizsynth.cpu import convolution
 
 Pair = tuple[int, int]
 NONE = ((0, 0), (0, 0))

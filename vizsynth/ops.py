@@ -20,9 +20,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import windows
-from vizsynth.convolution import conv, plain_conv, with_bias
-from vizsynth.windows import Maps, Padding, Pair
+from vizsynth.cpu import windows
+from vizsynth.cpu.convolution import conv, plain_conv, with_bias
+from vizsynth.cpu.windows import Maps, Padding, Pair
 
 
 def other(

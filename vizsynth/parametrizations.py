@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vizsynth.core.pytrees import pytree
 from vizsynth.images import correlate_colors, decorrelate_colors, frequencies, resize
-from vizsynth.pytrees import pytree
 from vizsynth.types import Image, Images, Key
 
 Number = Any  # an int, a float or an array: a leaf

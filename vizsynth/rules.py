@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vizsynth import ops
-from vizsynth.pytrees import pytree
+from vizsynth.core.pytrees import pytree
 
 
 @jax.custom_vjp

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vizsynth.pytrees import pytree
+from vizsynth.core.pytrees import pytree
 from vizsynth.types import Activations, Score
 
 Number = Any  # an int, a float or an array: a leaf

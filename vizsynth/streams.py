@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vizsynth.chunks import check_count
+from vizsynth.core.chunks import check_count
 
 
 def device_mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.types import Images, Network, Score, Tap, Value
 
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vizsynth.core.pytrees import pytree
 from vizsynth.images import gaussian_blur, resize, roll, transform_affine
-from vizsynth.pytrees import pytree
 from vizsynth.types import Key
 
 Number = Any  # an int, a float or an array: a leaf

@@ -13,9 +13,9 @@ from command_line import Run, complaint, tree
 import vizsynth
 from vizsynth import ascent, training
 from vizsynth.cli import classifying
-from vizsynth.models.load import NETWORKS
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.weights import FAMILIES
 from vizsynth.models.vgg import VGGConfig
-from vizsynth.models.weights import FAMILIES
 
 FILES = ["history.json", "history.png", "network.safetensors", "numbers.json"]
 OPTIONS = ("--size", "32", "--batch-size", "4", "--epochs", "2", "--validation", "0.25")

@@ -16,8 +16,8 @@ from vizsynth.cli import evaluate
 from vizsynth.cli.common import pooled_layer
 from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS
-from vizsynth.models.load import NETWORKS
-from vizsynth.models.weights import skeleton
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.weights import skeleton
 from vizsynth.planted import WEIGHTS, planted
 
 QUICK = ("-m", "saliency,cam", "--count", "4", "--steps", "4", "-q")

@@ -231,7 +231,7 @@ def test_things_that_are_not_there(
 
 
 def _bad_weights(folder: Path) -> dict[str, tuple[str, Path, str]]:
-    from vizsynth.models.load import BUNDLED
+    from vizsynth.models.io.load import BUNDLED
 
     whole = BUNDLED.read_bytes()
     (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])

@@ -19,11 +19,11 @@ from vizsynth import stores
 from vizsynth.ascent import restore, save
 from vizsynth.cli import common, folders, making, photos
 from vizsynth.cli.output import NUMBERS, OutputFolder
-from vizsynth.cli.reporting import bar_chart
+from vizsynth.cli.report.made import bar_chart
+from vizsynth.cli.report.page import Comparison, Figure, Picture, write_page
 from vizsynth.core.texts import literal
 from vizsynth.figures import caption
 from vizsynth.files import write_image
-from vizsynth.page import Comparison, Figure, Picture, write_page
 from vizsynth.planted import WEIGHTS
 
 CLI = Path(common.__file__).parent

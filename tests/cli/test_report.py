@@ -19,9 +19,10 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import common, report, reporting
+from vizsynth.cli import common, report
 from vizsynth.cli.methods import METHODS
 from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.report import made as reporting
 from vizsynth.planted import WEIGHTS
 
 QUICK = ("--quick", "--size", "64", "--network", str(WEIGHTS))  # small: its programs compile soon

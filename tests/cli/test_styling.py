@@ -12,12 +12,12 @@ from command_line import Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth import parts
 from vizsynth.cli import styling
 from vizsynth.files import read_image
-from vizsynth.models.load import NETWORKS
-from vizsynth.models.weights import skeleton
-from vizsynth.synthesis.texture import VGG_CUTS, VGG_LAYERS
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.weights import skeleton
+from vizsynth.replay import parts
+from vizsynth.synthesis.texture.gatys import VGG_CUTS, VGG_LAYERS
 from vizsynth.types import Network
 
 SHALLOW = ("--style-layer", "relu1")

@@ -9,7 +9,7 @@ import pytest
 from command_line import Run, complaint, tree
 
 import vizsynth
-from vizsynth.models.load import BUNDLED, NETWORKS
+from vizsynth.models.io.load import BUNDLED, NETWORKS
 
 
 def test_networks_lists_all_of_them(run: Run) -> None:

@@ -15,8 +15,8 @@ from experiments.style_pictures import STYLES, pictures
 from experiments.stylizer_photos import TRAINED_ON, photographs
 from experiments.stylizer_training import Training, begun, halfway, provenance, settings_of
 from vizsynth.models import load_stylizer, save_stylizer, stylizer
+from vizsynth.models.io.weights import paths
 from vizsynth.models.stylizers import BUNDLED
-from vizsynth.models.weights import paths
 
 WRITTEN = (PHOTOS / "SOURCES.md").read_text()
 

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from tiny import tiny
 
 import vizsynth
-from vizsynth import incremental, ops, winograd
+from vizsynth import ops
+from vizsynth.cpu import winograd
 from vizsynth.maps.occlusion import window_starts
 from vizsynth.models import sequential
 from vizsynth.models.resnet import ResNet, ResNetConfig
 from vizsynth.models.sequential import Conv, Dense, Flatten, GlobalMean, MaxPool, MeanPool, ReLU
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from vizsynth.models.vgg import VGG, VGGConfig
+from vizsynth.replay import incremental
 from vizsynth.scores import Channel, Class
 
 KEY = jax.random.key(0)

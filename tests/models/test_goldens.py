@@ -15,10 +15,10 @@ from random_weights import random_state_dict
 from tiny import random_images
 
 from vizsynth.models import fold_batch_norm, with_precision
-from vizsynth.models.load import NETWORKS
-from vizsynth.models.names import translate
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.names import translate
+from vizsynth.models.io.weights import fit, skeleton
 from vizsynth.models.vgg import VGGConfig
-from vizsynth.models.weights import fit, skeleton
 
 GOLDENS = np.load(Path(__file__).parent.parent / "goldens" / "networks.npz")
 CLASSES = 10

@@ -11,8 +11,8 @@ from tiny import FAMILIES, tiny, tiny_resnet, tiny_vgg
 
 import vizsynth
 from vizsynth.models import fold_batch_norm, record_of, save, with_classes, with_precision
+from vizsynth.models.io.weights import paths
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, sequential
-from vizsynth.models.weights import paths
 
 KEY = jax.random.key(3)
 CLASSES = ("cat", "dog", "fox")

@@ -29,10 +29,10 @@ from vizsynth.models import (
     with_attributes,
     with_precision,
 )
-from vizsynth.models.load import NETWORKS
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.weights import skeleton
 from vizsynth.models.network import layer_names
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
-from vizsynth.models.weights import skeleton
 from vizsynth.ops import pool_padding
 from vizsynth.taps import run
 

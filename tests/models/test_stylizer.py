@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from tiny import random_images
 
 from vizsynth.models import Picture, WeightsError, find_style, load_stylizer, save_stylizer, stylizer
+from vizsynth.models.io.weights import paths
 from vizsynth.models.stylizers import FORMAT, StylizerRecord, instance_norm
-from vizsynth.models.weights import paths
 
 made = partial(stylizer, widths=(3, 4, 5), blocks=2)
 

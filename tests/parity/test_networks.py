@@ -15,10 +15,10 @@ from torch import nn
 from torch_networks import Standardized, alexnet, randomize, resnet, squeezenet1_1, standardized, vgg
 
 from vizsynth.models import IMAGENET, fold_batch_norm, with_precision
-from vizsynth.models.load import NETWORKS
-from vizsynth.models.names import translate
+from vizsynth.models.io.load import NETWORKS
+from vizsynth.models.io.names import translate
+from vizsynth.models.io.weights import fit, skeleton
 from vizsynth.models.vgg import VGGConfig
-from vizsynth.models.weights import fit, skeleton
 
 NARROW = 16  # the hidden units of a VGG whose dense layers are not what is looked at
 

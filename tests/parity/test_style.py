@@ -15,8 +15,8 @@ from torch_networks import randomize, vgg
 import vizsynth
 from vizsynth.models import vgg11, with_precision
 from vizsynth.parametrizations import Pixels
-from vizsynth.synthesis.style import content_loss
-from vizsynth.synthesis.texture import texture_loss, texture_statistics
+from vizsynth.synthesis.style.gatys import content_loss
+from vizsynth.synthesis.texture.gatys import texture_loss, texture_statistics
 from vizsynth.taps import run
 
 pytestmark = [

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch_networks import randomize, squeezenet1_1, standardized
 
 from vizsynth.models import load
-from vizsynth.models.formats import read_file
-from vizsynth.models.weights import WeightsError, paths
+from vizsynth.models.io.formats import read_file
+from vizsynth.models.io.weights import WeightsError, paths
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 import vizsynth
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU
 from vizsynth.scores import Channel, Class
-from vizsynth.synthesis.multifaceted import Phase
+from vizsynth.synthesis.features.multifaceted import Phase
 
 PHOTO = Path(__file__).parents[2] / "experiments" / "photos" / "chelsea.jpg"
 KEY = jax.random.key(0)

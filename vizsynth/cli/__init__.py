@@ -19,7 +19,7 @@ from vizsynth.cli.cache import use_cache
 from vizsynth.cli.common import say
 from vizsynth.core.atomic import told
 from vizsynth.core.signals import exit_code, interruptible
-from vizsynth.memory import keep_memory
+from vizsynth.cpu.memory import keep_memory
 
 COMMANDS = (
     "activations",

@@ -56,8 +56,8 @@ def command(
     import jax.numpy as jnp
 
     import vizsynth
+    from vizsynth.cli.sheets import activation_sheet, raw_activation_sheet
     from vizsynth.figures import sheet
-    from vizsynth.sheets import activation_sheet, raw_activation_sheet
 
     common.need_extra("matplotlib")
     net = common.load_network(network, weights)

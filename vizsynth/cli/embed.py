@@ -60,8 +60,8 @@ def command(
     import jax
 
     import vizsynth
+    from vizsynth.cli.sheets import laid_out
     from vizsynth.figures import scatter
-    from vizsynth.sheets import laid_out
 
     common.need_extra("sklearn", "inspection")
     common.need_extra("matplotlib")

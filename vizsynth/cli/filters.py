@@ -43,8 +43,8 @@ def command(
     Writes filters.png and numbers.json into DIR.
     """
     import vizsynth
+    from vizsynth.cli.sheets import filter_sheet
     from vizsynth.inspection.filters import kernels
-    from vizsynth.sheets import filter_sheet
 
     net = common.load_network(network, weights)
     chosen = next(iter(kernels(net))) if layer is None else common.pick_layer(net, layer)

@@ -64,7 +64,7 @@ def command(
 
     import vizsynth
     from vizsynth.figures import sheet
-    from vizsynth.synthesis.inversion import normalized_error
+    from vizsynth.synthesis.features.inversion import normalized_error
 
     net = common.load_network(network, weights)
     chosen = [common.pick_layer(net, name) for name in layers] or usual_layers(net)

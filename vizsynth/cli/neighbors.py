@@ -151,7 +151,7 @@ def _sheet(
     among_themselves: bool,
     title: str,
 ) -> np.ndarray:
-    from vizsynth.sheets import neighbor_sheet
+    from vizsynth.cli.sheets import neighbor_sheet
 
     labels = held.labels if among_themselves else None
     pictures = {

@@ -31,8 +31,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _networks() -> list[dict[str, Any]]:
     from vizsynth.models import catalogue, parameter_count
-    from vizsynth.models.load import NETWORKS
-    from vizsynth.models.weights import skeleton
+    from vizsynth.models.io.load import NETWORKS
+    from vizsynth.models.io.weights import skeleton
 
     return [
         {
@@ -64,8 +64,8 @@ def _table(networks: list[dict[str, Any]]) -> list[str]:
 
 def _layers(name: str) -> dict[str, Any]:
     from vizsynth.models import catalogue, load, parameter_count
-    from vizsynth.models.load import NETWORKS
-    from vizsynth.models.weights import skeleton
+    from vizsynth.models.io.load import NETWORKS
+    from vizsynth.models.io.weights import skeleton
 
     bundled = any(source.weights == "bundled" for source in catalogue().get(name, ()))
     net = load(name) if bundled or name not in NETWORKS else skeleton(NETWORKS[name])

@@ -242,9 +242,9 @@ def _sheet(
     import jax.numpy as jnp
 
     import vizsynth
+    from vizsynth.cli.sheets import patch_sheet
     from vizsynth.files import read_pixels
     from vizsynth.scores import Neuron
-    from vizsynth.sheets import patch_sheet
 
     cells, maps, notes = {}, {}, {}
     for c in channels:

@@ -139,9 +139,9 @@ def command(
     from vizsynth.figures import sheet
     from vizsynth.ops import average_pooling
     from vizsynth.parametrizations import Fourier, Pixels
-    from vizsynth.synthesis.style import enlarge
-    from vizsynth.synthesis.texture import Gram
-    from vizsynth.synthesis.wasserstein import Wasserstein
+    from vizsynth.synthesis.style.gatys import enlarge
+    from vizsynth.synthesis.style.wasserstein import Wasserstein
+    from vizsynth.synthesis.texture.gatys import Gram
 
     for what, count in (
         ("weights in --mix", None if mix is None else len(mix)),

@@ -173,7 +173,7 @@ def names(pictures: Sequence[Given]) -> list[str]:
 
 def warn_of_small_styles(net: Any, styles: Sequence[tuple[Path, Size]], layers: Sequence[str]) -> None:
     """Say it once where a neuron sees more than there is of a style."""
-    from vizsynth.fields import field_size
+    from vizsynth.replay.fields import field_size
 
     for path, size in styles:
         for layer in layers:

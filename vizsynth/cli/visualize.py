@@ -11,7 +11,7 @@ from vizsynth.cli.output import OutputFolder
 
 SHEET = "sheet.png"
 ROBUST, SIMONYAN = "robust", "simonyan"
-# Yosinski's four settings, by the names that `vizsynth.synthesis.yosinski` gives them.
+# Yosinski's four settings, by the names that `vizsynth.synthesis.features.yosinski` gives them.
 REGULARIZED = ("blur-and-norm", "decay-and-norm", "decay-and-blur", "blur-and-contribution")
 RATES = {"squeezenet1_1": 10.0}  # its logits change less with a pixel than CaffeNet's
 
@@ -139,7 +139,7 @@ def _take(net: Any, network: str, targets: Any, layer: str | None, recipe: str, 
     import vizsynth
     from vizsynth.parametrizations import Pixels
     from vizsynth.scores import Channel
-    from vizsynth.synthesis import yosinski
+    from vizsynth.synthesis.features import yosinski
     from vizsynth.transforms import none
 
     target = targets if layer is None else Channel(layer, targets)

@@ -17,7 +17,7 @@ import numpy as np
 
 from vizsynth.core.claims import file_size, stand_in
 from vizsynth.datasets.errors import AGAIN, DataError
-from vizsynth.models.pickles import Refused, unpickle
+from vizsynth.models.io.pickles import Refused, unpickle
 from vizsynth.training.data import Examples, Parts
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

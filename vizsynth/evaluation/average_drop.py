@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.evaluation.pixels import at_images, check_heatmaps, ratio
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate

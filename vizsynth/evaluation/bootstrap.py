@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.chunks import check_count, each
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, each
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import check_finite
 from vizsynth.types import Key
 

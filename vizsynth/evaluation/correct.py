@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vizsynth.pytrees import pytree
+from vizsynth.core.pytrees import pytree
 from vizsynth.types import Activations
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.chunks import check_count, each, keys_for
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, each, keys_for
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import check_finite, ratio
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Keys, Network, Target

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.chunks import check_count, each
-from vizsynth.entry import entry
+from vizsynth.core.chunks import check_count, each
+from vizsynth.core.entry import entry
 from vizsynth.evaluation.pixels import at_images, check_baseline, check_heatmaps, like, ranks
 from vizsynth.images import gaussian_blur
 from vizsynth.scores import Probability

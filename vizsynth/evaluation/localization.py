@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import at_size, check_heatmaps, ratio
 from vizsynth.types import Heatmaps
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vizsynth.chunks import check_count, each, keys_for
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, each, keys_for
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import ratio
 from vizsynth.types import Images, Keys, Network, Target
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth import images as image_functions
-from vizsynth.entry import is_concrete
+from vizsynth.core.entry import is_concrete
 from vizsynth.types import Heatmaps, Images
 
 

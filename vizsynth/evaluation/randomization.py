@@ -14,10 +14,10 @@ from jax.extend import core
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array, Float, Int
 
-from vizsynth.entry import as_images, as_network, entry
+from vizsynth.core.entry import as_images, as_network, entry
+from vizsynth.cpu.winograd import unprepared
 from vizsynth.evaluation.pixels import at_least_float32, ratio
 from vizsynth.types import Images, Key, Network, Target
-from vizsynth.winograd import unprepared
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 Draw = Callable[[Key, str, Array], Array]

@@ -13,8 +13,8 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Bool, Float
 
-from vizsynth.chunks import check_count, each, keys_for
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, each, keys_for
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import at_images, at_least_float32, check_heatmaps, ranks
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate

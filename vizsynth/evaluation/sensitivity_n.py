@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vizsynth.chunks import check_count, each, keys_for
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, each, keys_for
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.evaluation.pixels import at_images, check_baseline, check_heatmaps, like, ranks, ratio
 from vizsynth.taps import evaluate
 from vizsynth.types import Heatmaps, Images, Keys, Network, Target

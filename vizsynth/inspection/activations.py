@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 
 CONTRAST, MIDDLE, WHITE = 64, 128, 255
 

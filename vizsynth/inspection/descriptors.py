@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vizsynth import taps
-from vizsynth.chunks import check_count, in_groups
-from vizsynth.entry import entry
+from vizsynth.core.chunks import check_count, in_groups
+from vizsynth.core.entry import entry
 from vizsynth.types import Images, Network
 
 

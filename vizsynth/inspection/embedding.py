@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from vizsynth.entry import check_key
+from vizsynth.core.entry import check_key
 from vizsynth.types import Key
 
 KEPT = 50

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vizsynth import ops
-from vizsynth.entry import as_network, entry
+from vizsynth.core.entry import as_network, entry
 from vizsynth.ops import Ops
 from vizsynth.types import Network
 

@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from vizsynth.chunks import check_count, in_groups
-from vizsynth.entry import entry
+from vizsynth.core.chunks import check_count, in_groups
+from vizsynth.core.entry import entry
 
 Vectors = Float[Array, "n d"] | Float[np.ndarray, "n d"]
 Labels = Int[Array, " n"] | Int[np.ndarray, " n"]

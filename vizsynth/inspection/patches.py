@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vizsynth.chunks import check_count
-from vizsynth.entry import as_network, entry, is_concrete
-from vizsynth.fields import fields
+from vizsynth.core.chunks import check_count
+from vizsynth.core.entry import as_network, entry, is_concrete
+from vizsynth.replay.fields import fields
 from vizsynth.taps import run, shapes
 from vizsynth.types import Images, Network
 

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vizsynth import ablation, incremental, ops
-from vizsynth.ablation import Ablated
-from vizsynth.chunks import check_count, each
-from vizsynth.entry import entry
-from vizsynth.linearity import is_affine
+from vizsynth import ops
+from vizsynth.core.chunks import check_count, each
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
+from vizsynth.replay import ablation, incremental
+from vizsynth.replay.ablation import Ablated
+from vizsynth.replay.linearity import is_affine
 from vizsynth.taps import evaluate, replace, run
 from vizsynth.types import Heatmaps, Images, Network, Target
 
@@ -32,8 +33,8 @@ def ablation_cam(
 
     y_k is the score with the channel A^k held at 0; the weight is by how much the score falls without it.
     Only what comes after the layer is run again, and of the first operation that mixes the channels only
-    the weights of this one (`vizsynth.ablation`); where all of it is affine, as global average pooling and a
-    matrix are, one gradient gives all of the y_k.
+    the weights of this one (`vizsynth.replay.ablation`); where all of it is affine, as global average pooling
+    and a matrix are, one gradient gives all of the y_k.
 
     Args:
         net: a network.

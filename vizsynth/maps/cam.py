@@ -9,7 +9,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import TOO_LARGE, layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 

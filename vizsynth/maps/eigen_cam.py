@@ -5,7 +5,7 @@ Muhammad & Yeasin, Eigen-CAM: Class Activation Map using Principal Components, 2
 
 import jax.numpy as jnp
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_maps
 from vizsynth.types import Heatmaps, Images, Network, Target
 

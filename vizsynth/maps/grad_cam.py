@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.taps import evaluate, replace, run
 from vizsynth.types import Heatmaps, Images, Maps, Network, Score, Target
 

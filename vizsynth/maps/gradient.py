@@ -7,7 +7,7 @@ Models and Saliency Maps, 2013, section 3.
 import jax
 from jaxtyping import Array, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Network, Target
 

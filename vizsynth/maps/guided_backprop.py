@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from vizsynth import rules
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Network, Target
 

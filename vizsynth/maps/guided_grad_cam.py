@@ -6,7 +6,7 @@ Gradient-based Localization, 2016, section 3.2.
 
 from jaxtyping import Array, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.images import upsample
 from vizsynth.maps.grad_cam import grad_cam
 from vizsynth.maps.guided_backprop import guided_backprop

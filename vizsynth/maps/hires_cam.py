@@ -4,7 +4,7 @@ Draelos & Carin, Use HiResCAM instead of Grad-CAM for faithful explanations of c
 networks, 2020, section 3.
 """
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 

@@ -6,7 +6,7 @@ Propagating Activation Differences, 2016, section 2.
 
 from jaxtyping import Array, Float
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.gradient import gradient
 from vizsynth.types import Images, Network, Target
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vizsynth.chunks import check_count, total
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, total
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Network, Score, Target
 

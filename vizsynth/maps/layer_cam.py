@@ -6,7 +6,7 @@ Jiang, Zhang, Hou, Cheng & Wei, LayerCAM: Exploring Hierarchical Class Activatio
 
 import jax
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_gradient, warn_if_empty
 from vizsynth.types import Heatmaps, Images, Network, Target
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vizsynth import rules
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.rules import Composite
 from vizsynth.taps import run, shift
 from vizsynth.types import Images, Network, Target

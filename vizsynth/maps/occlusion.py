@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth import incremental, ops
-from vizsynth.chunks import check_count, each, in_groups
-from vizsynth.entry import entry
-from vizsynth.incremental import Changed, Span
+from vizsynth import ops
+from vizsynth.core.chunks import check_count, each, in_groups
+from vizsynth.core.entry import entry
+from vizsynth.replay import incremental
+from vizsynth.replay.incremental import Changed, Span
 from vizsynth.scores import Probability
 from vizsynth.taps import record, run
 from vizsynth.types import Images, Network, Target
@@ -77,8 +78,8 @@ def occlusion(
     """Return, for each pixel, the mean over the windows W on it of S(x) − S(x with W filled).
 
     The activations of the clean image are kept, and of each layer only the part that the window can reach
-    is computed again (`vizsynth.incremental`): the result is what running the whole network for each window
-    gives, up to rounding.
+    is computed again (`vizsynth.replay.incremental`): the result is what running the whole network for each
+    window gives, up to rounding.
 
     Args:
         net: a network.

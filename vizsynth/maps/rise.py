@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.chunks import check_count, keys_for, total
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, keys_for, total
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.images import resize
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate

@@ -6,7 +6,7 @@ Models and Saliency Maps, 2013, section 3.1.
 
 import jax.numpy as jnp
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.gradient import gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 

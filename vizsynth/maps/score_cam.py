@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vizsynth import images as image_functions
-from vizsynth.chunks import check_count, each
-from vizsynth.entry import entry
+from vizsynth.core.chunks import check_count, each
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
 from vizsynth.taps import evaluate
 from vizsynth.types import Heatmaps, Images, Network, Target

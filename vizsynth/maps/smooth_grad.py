@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vizsynth.chunks import check_count, fold, keys_for, masked_sum
-from vizsynth.entry import entry, is_concrete
+from vizsynth.core.chunks import check_count, fold, keys_for, masked_sum
+from vizsynth.core.entry import entry, is_concrete
 from vizsynth.maps.gradient import gradient
 from vizsynth.types import Images, Keys, Network, Target
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vizsynth.entry import entry
+from vizsynth.core.entry import entry
 from vizsynth.maps.grad_cam import layer_gradient, warn_if_empty
 from vizsynth.types import Heatmaps, Images, Network, Target
 

@@ -5,13 +5,16 @@ from vizsynth.models.alexnet import alexnet as alexnet
 from vizsynth.models.heads import fresh_network as fresh_network
 from vizsynth.models.heads import record_of as record_of
 from vizsynth.models.heads import with_classes as with_classes
+from vizsynth.models.io.load import catalogue as catalogue
+from vizsynth.models.io.load import convert as convert
+from vizsynth.models.io.load import load as load
+from vizsynth.models.io.names import layer_name as layer_name
+from vizsynth.models.io.weights import Weights as Weights
+from vizsynth.models.io.weights import WeightsError as WeightsError
+from vizsynth.models.io.weights import save as save
 from vizsynth.models.labels import find_class as find_class
 from vizsynth.models.labels import imagenet_labels as imagenet_labels
 from vizsynth.models.layers import fold_batch_norm as fold_batch_norm
-from vizsynth.models.load import catalogue as catalogue
-from vizsynth.models.load import convert as convert
-from vizsynth.models.load import load as load
-from vizsynth.models.names import layer_name as layer_name
 from vizsynth.models.network import IMAGENET as IMAGENET
 from vizsynth.models.network import parameter_count as parameter_count
 from vizsynth.models.network import with_attributes as with_attributes
@@ -36,6 +39,3 @@ from vizsynth.models.vgg import vgg16 as vgg16
 from vizsynth.models.vgg import vgg16_bn as vgg16_bn
 from vizsynth.models.vgg import vgg19 as vgg19
 from vizsynth.models.vgg import vgg19_bn as vgg19_bn
-from vizsynth.models.weights import Weights as Weights
-from vizsynth.models.weights import WeightsError as WeightsError
-from vizsynth.models.weights import save as save

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vizsynth.models.io.weights import FAMILIES, Config, Weights, is_folded, paths
 from vizsynth.models.layers import fold_batch_norm
 from vizsynth.models.network import with_attributes
 from vizsynth.models.sequential import Dense, GlobalMean
-from vizsynth.models.weights import FAMILIES, Config, Weights, is_folded, paths
 from vizsynth.types import Key
 
 # The last layer of each family, as its parameters are called.
@@ -112,7 +112,7 @@ def fresh_network(name: str, classes: Sequence[str], *, seed: int = 0) -> Any:
     >>> fresh_network("squeezenet1_1", ["cat", "dog"])(jnp.zeros((1, 48, 48, 3))).shape
     (1, 2)
     """
-    from vizsynth.models.load import NETWORKS  # it imports this package
+    from vizsynth.models.io.load import NETWORKS  # it imports this package
 
     if name not in NETWORKS:
         raise ValueError(f"no network is called {name!r}; known are: {', '.join(NETWORKS)}")

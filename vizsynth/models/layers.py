@@ -12,8 +12,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth import convolution, winograd
-from vizsynth.entry import check_key
+from vizsynth.core.entry import check_key
+from vizsynth.cpu import convolution, winograd
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.types import Key, Value
 

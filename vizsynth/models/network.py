@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from vizsynth.cpu.winograd import unprepared
 from vizsynth.images import Standardize
 from vizsynth.ops import Ops
 from vizsynth.types import Images
-from vizsynth.winograd import unprepared
 
 IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """The mean and standard deviation of ImageNet's pixels, as torchvision's weights were trained."""

@@ -38,9 +38,7 @@ from jaxtyping import Array, Float
 
 from vizsynth import ops as arithmetic
 from vizsynth.core.claims import check_fields, parse_json, shown
-from vizsynth.models.layers import he_normal, keys_from, undrawn
-from vizsynth.models.network import with_attributes
-from vizsynth.models.weights import (
+from vizsynth.models.io.weights import (
     MOST_LAYERS,
     WeightsError,
     check_fit,
@@ -49,6 +47,8 @@ from vizsynth.models.weights import (
     paths,
     write_tensors,
 )
+from vizsynth.models.layers import he_normal, keys_from, undrawn
+from vizsynth.models.network import with_attributes
 from vizsynth.types import Images, Key
 
 EPS = 1e-5  # under the root of the variance, as in Ulyanov's and everybody's code

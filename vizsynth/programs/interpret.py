@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vizsynth import convolution
 from vizsynth import ops as arithmetic
+from vizsynth.cpu import convolution
 from vizsynth.ops import Ops, Padding
 from vizsynth.programs.steps import Step, spatial, spread
 from vizsynth.programs.trace import Atom, Equation, Known, Program

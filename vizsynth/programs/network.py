@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from jaxtyping import Array
 
-from vizsynth import convolution, winograd
 from vizsynth import ops as arithmetic
+from vizsynth.core.pytrees import pytree
+from vizsynth.cpu import convolution, winograd
 from vizsynth.images import Standardize
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.programs.interpret import Plan, execute
 from vizsynth.programs.names import layer_names
 from vizsynth.programs.steps import Path, dependent, read
 from vizsynth.programs.trace import Known, Program, trace
-from vizsynth.pytrees import pytree
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Tap, Value
 

@@ -25,9 +25,9 @@ from jaxtyping import Array, Float, Int
 
 from vizsynth import ascent
 from vizsynth import ops as arithmetic
-from vizsynth.chunks import check_count
+from vizsynth.core.chunks import check_count
+from vizsynth.core.entry import as_pytree, check_key
 from vizsynth.core.work import WorkFolder
-from vizsynth.entry import as_pytree, check_key
 from vizsynth.training import data as examples
 from vizsynth.training import freezing
 from vizsynth.training.history import Record, best_epoch, is_over, records, write_history

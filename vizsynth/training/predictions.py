@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vizsynth.chunks import check_count
-from vizsynth.entry import as_network
+from vizsynth.core.chunks import check_count
+from vizsynth.core.entry import as_network
 from vizsynth.training import data as examples
 from vizsynth.training.statistics import at_least_single
 

@@ -1,0 +1,1 @@
+"""The fast arithmetic of networks on CPUs."""

@@ -1,0 +1,1 @@
+"""Images over devices, and how many fit one."""

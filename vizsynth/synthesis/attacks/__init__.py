@@ -1,0 +1,1 @@
+"""Images that change what a network says."""

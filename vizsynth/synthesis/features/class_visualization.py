@@ -1,0 +1,86 @@
+"""Class model visualization: the picture that a network takes for its class most of all.
+
+Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks: Visualising Image Classification Models and
+Saliency Maps, 2013, section 2.
+"""
+
+from typing import Any
+
+import optax
+from jaxtyping import Array
+
+from vizsynth import priors
+from vizsynth.core.entry import entry
+from vizsynth.parametrizations import Fourier
+from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.transforms import standard
+from vizsynth.types import Keys, Network, Synthesis, Target
+
+
+def _check(
+    net: Any, target: Any, key: Any, steps: int, size: Size, transform: Any, state: Any, **_: Any
+) -> None:
+    check_pictures(net, target, size, transform, steps, state, key)
+
+
+@entry(static=("steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True)
+def visualize_class(
+    net: Network,
+    target: Target,
+    *,
+    key: Keys | None = None,
+    steps: int = 256,
+    size: Size = 224,
+    parametrization: Any = Fourier(),  # noqa: B008  # frozen
+    transform: Any = standard,
+    l2: float | Array = 0.0,
+    optimizer: Optimizer = optax.adam,
+    learning_rate: float | Array = 0.05,
+    state: Any = None,
+) -> Synthesis:
+    """Maximize S_c(I) − λ ‖I‖², the class's score less the L2 norm of the picture (section 2).
+
+    Args:
+        net: a network.
+        target: a label, or n labels for n pictures, or a score (`vizsynth.scores`). A label means the logit
+            S_c, as in the paper: the probability also rises when other classes fall.
+        key: for the first picture and the transforms: one for all pictures, or one a picture. A picture is
+            the same in any batch. It may be left out where a state is given.
+        steps: how many steps to take (from the state on, if one is given).
+        size: of the pictures: a side, or (height, width).
+        parametrization: what is optimized (`vizsynth.parametrizations`).
+        transform: `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`).
+        l2: λ; ‖I‖ is the distance from grey.
+        optimizer: `optimizer(learning_rate)` is an optax transformation.
+        learning_rate: its step.
+        state: of an earlier result, to go on from. It holds its own keys.
+
+    Returns:
+        The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. Departures:
+        the defaults are those of later work (a Fourier parametrization, transforms, Adam), which give
+        pictures that can be recognized. The paper's own are `parametrization=Pixels(std=0.0)`,
+        `transform=none`, `optimizer=optax.sgd` and a λ above 0.
+
+    Raises:
+        TypeError, ValueError: a target that the network does not have; pictures too small for it; no key.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> from vizsynth.models.sequential import Conv, GlobalMean
+        >>> net = vizsynth.models.sequential([Conv(8), GlobalMean()], key=jax.random.key(0))
+        >>> made = vizsynth.visualize_class(net, [3, 7], key=jax.random.key(1), steps=2, size=24)
+        >>> made.images.shape, made.trace.shape
+        ((2, 24, 24, 3), (2, 2))
+    """
+    return maximize(
+        net,
+        target,
+        key=key,
+        steps=steps,
+        size=size,
+        parametrization=parametrization,
+        transform=transform,
+        optimizer=optimizer(learning_rate),
+        penalty=lambda image: l2 * priors.l2(image),
+        state=state,
+    )

@@ -1,0 +1,1 @@
+"""Textures from an example."""
