@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 from tiny import tiny
 
 import vizsynth
@@ -159,6 +160,33 @@ def test_a_network_that_mixes_pixels_before_its_first_op_is_not_silently_wrong()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert np.isnan(vizsynth.occlusion(net, images, Class(1), window=6, stride=5)).any()
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_two_heads_are_both_computed_again(adapted):
+    """The mean and the maximum of a map, each to a dense layer of its own."""
+    weights = [jax.random.normal(key, shape) for key, shape in zip(
+        jax.random.split(KEY, 3), [(3, 3, 3, 4), (4, 3), (4, 3)], strict=True
+    )]  # fmt: skip
+
+    def tapped(images, *, tap=vizsynth.taps.passthrough, ops=ops.default):
+        kernel, first, second = weights
+        h = ops.relu(ops.conv(images, kernel, None, padding=((1, 1), (1, 1)), name="conv1"))
+        mean = ops.adaptive_mean_pool(h, size=(1, 1)).reshape(len(images), -1)
+        largest = ops.max_pool(h, window=(16, 16), strides=(1, 1)).reshape(len(images), -1)
+        return tap("logits", ops.linear(mean, first, None) + ops.linear(largest, second, None))
+
+    def function(weights, images):
+        kernel, first, second = weights
+        numbers = ("NHWC", "HWIO", "NHWC")
+        h = jax.nn.relu(lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers))
+        return h.mean((1, 2)) @ first + h.max((1, 2)) @ second
+
+    images = jax.random.uniform(KEY, (1, 16, 16, 3))
+    net = vizsynth.adapt(function, weights, example=images) if adapted else tapped
+    got = vizsynth.occlusion(net, images, Class(1), window=6, stride=5)
+    want = brute_force(net, images, Class(1), (6, 6), (5, 5), 0.5)
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_batch_size_and_batch_do_not_matter():

@@ -16,6 +16,7 @@ from vizsynth.core.chunks import check_count, each, in_groups
 from vizsynth.core.entry import entry
 from vizsynth.replay import incremental
 from vizsynth.replay.incremental import Changed, Span
+from vizsynth.replay.linearity import depends
 from vizsynth.scores import Probability
 from vizsynth.taps import record, run
 from vizsynth.types import Images, Network, Target
@@ -140,9 +141,15 @@ def occlusion(
                 return head.value
         raise _NoHeadError
 
-    def head(value: Array) -> Float[Array, " n"]:
+    def head(value: Array, images: Images = images) -> Float[Array, " n"]:
         # The images are dead code: all that follows is computed of the value.
         return clean_score - target(run(net, images, target.layers, ops=incremental.resuming(value))[1])
+
+    def check_head(at: tuple[Array, Array]) -> None:
+        """Raise if the score sees more of the images than the first dense layer does: a second pooling."""
+        value = jax.tree.map(jnp.zeros_like, jax.eval_shape(before_head, at))
+        if depends(partial(head, value), images):
+            raise _NoHeadError
 
     def drops_of(windows: tuple[Array, Array]) -> Float[Array, "k n"]:
         """Run the convolutions a few windows at a time, then the dense layers for all of them."""
@@ -152,6 +159,7 @@ def occlusion(
         a.reshape(-1) for a in jnp.meshgrid(jnp.arange(len(tops)), jnp.arange(len(lefts)), indexing="ij")
     )
     try:
+        check_head((row[0], col[0]))
         drops = in_groups(drops_of, (row, col), _AT_THE_HEAD * batch_size)
     except _NoHeadError:
         drops = each(drop, (row, col), batch_size)

@@ -1,4 +1,4 @@
-"""Is a function affine? Told from its traced program, before anything is computed."""
+"""Is a function affine, and does it depend on its input? Told from its traced program, before it is run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +24,21 @@ def is_affine(function: Callable[[Any], Any], example: Any) -> bool:
     """
     closed = jax.make_jaxpr(function)(example)
     return _depends_affinely(closed.jaxpr, [True]) is not None
+
+
+def depends(function: Callable[[Any], Any], example: Any) -> bool:
+    """Tell whether a function of one array may depend on it; False only where it is sure not to.
+
+    >>> import jax.numpy as jnp
+    >>> depends(lambda x: x.mean(), jnp.ones(3)), depends(lambda x: jnp.zeros_like(x), jnp.ones(3))
+    (True, False)
+    """
+    jaxpr = jax.make_jaxpr(function)(example).jaxpr
+    dependent = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if any(not isinstance(v, Literal) and v in dependent for v in equation.invars):
+            dependent |= set(equation.outvars)
+    return any(not isinstance(v, Literal) and v in dependent for v in jaxpr.outvars)
 
 
 def _depends_affinely(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool] | None:
