@@ -1,1 +1,3 @@
 """Pictures in the style of another."""
+
+from vizsynth.synthesis.style.gatys import enlarge as enlarge
