@@ -14,6 +14,7 @@ import vizsynth
 from vizsynth import ascent
 from vizsynth.models import with_precision
 from vizsynth.parametrizations import Fourier, Pixels, SigmoidPixels
+from vizsynth.synthesis.style import gatys
 from vizsynth.synthesis.style.gatys import content_loss, enlarge
 from vizsynth.synthesis.texture.gatys import gram
 from vizsynth.updates import average_iterates
@@ -194,6 +195,18 @@ def test_a_run_goes_on_at_another_size(parametrization: Any) -> None:
     before, after = (np.asarray(x)[None] for x in decode(small.state.params[0], state.params[0]))
     np.testing.assert_allclose(after.mean(axis=(1, 2)), before.mean(axis=(1, 2)), atol=0.02)
     assert int(found.state.step[0]) == 3
+
+
+@pytest.mark.parametrize(("rows", "larger"), [(5, 8), (5, 9), (6, 9), (8, 5)])
+def test_a_spectrum_of_another_size_keeps_every_frequency_at_its_place(rows: int, larger: int) -> None:
+    """Each value is its own frequency; what both sizes have is where the transform of the new size looks."""
+    own, new = (np.round(np.fft.fftfreq(size) * size) for size in (rows, larger))
+    values = jnp.asarray(np.broadcast_to(own[None, :, None, None, None], (1, rows, 4, 3, 2)))
+    found = np.asarray(gatys._resized_spectrum(values, (larger, 6), None))[0, :, 0, 0, 0]
+    kept = np.isin(new, own) & (np.abs(new) < min(rows, larger) / 2)
+    np.testing.assert_array_equal(found[kept], new[kept])
+    if larger > rows:
+        assert not found[np.abs(new) > rows / 2].any()
 
 
 def test_the_pairs_of_lbfgs_are_begun_anew() -> None:
