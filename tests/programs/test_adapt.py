@@ -212,6 +212,8 @@ class Odd(linen.Module):
                 x = linen.Dense(4)(x)
             case "gelu":
                 x = linen.gelu(x)
+            case "difference":
+                x = linen.relu(0.5 - linen.Conv(6, (3, 3))(x))
             case "sum":
                 return linen.Dense(5)((x[:, ::2] * 0.5).sum((1, 2)))
             case "several axes":
@@ -222,7 +224,18 @@ class Odd(linen.Module):
         return linen.softmax(x) if self.kind == "softmax" else x
 
 
-ODD = ("grouped", "dilated", "transposed", "pointwise", "gelu", "sum", "several axes", "gate", "softmax")
+ODD = (
+    "grouped",
+    "dilated",
+    "transposed",
+    "pointwise",
+    "gelu",
+    "difference",
+    "sum",
+    "several axes",
+    "gate",
+    "softmax",
+)
 
 
 @pytest.mark.parametrize("kind", ODD)
