@@ -76,5 +76,5 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture(params=[name for name in FAMILIES if name != "squeezenet"])
 def subject(request: pytest.FixtureRequest) -> Subject:
-    """A network of each family but SqueezeNet, which takes as long as all others, with random statistics."""
+    """A small network of each family; SqueezeNet would take as long as the others together."""
     return tiny(request.param)

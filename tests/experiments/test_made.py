@@ -30,14 +30,16 @@ def test_a_figure_has_its_record_its_caption_and_its_pictures(folder: Path) -> N
     flat = [str(path) for path in pictures if np.asarray(read_image(path)).std() <= 0.01]
     assert not flat
     for weights in folder.glob("*.safetensors"):
+        if weights.stem == "stylizer":
+            assert len(vizsynth.models.load_stylizer(weights).styles) > 1
+            continue
         net = vizsynth.load(weights)
         assert net.labels is None or len(net.labels) == net.num_classes
 
 
-def test_a_keras_file_explains_as_what_was_built() -> None:
-    for folder in MADE:
-        if folder.name == "keras_vgg16":
-            told = json.loads((folder / "keras_vgg16.json").read_text())
-            assert told["layer"] == "conv5_3"
-            assert told["largest_difference_from_what_was_built"] < 1e-3
-            assert told["logits"]["chelsea"] > max(told["logits"]["astronaut"], told["logits"]["coffee"])
+@pytest.mark.parametrize("folder", [folder for folder in MADE if folder.name == "keras_vgg16"])
+def test_a_keras_file_computes_what_was_built(folder: Path) -> None:
+    record = json.loads((folder / "keras_vgg16.json").read_text())
+    assert record["layer"] == "conv5_3"
+    assert record["largest_difference_from_what_was_built"] < 1e-3
+    assert record["logits"]["chelsea"] > max(record["logits"]["astronaut"], record["logits"]["coffee"])
