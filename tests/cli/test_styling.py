@@ -35,16 +35,9 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_the_layers_of_vgg_are_the_librarys() -> None:
-    assert styling.LAYERS["VGG"].style == VGG_LAYERS
-    assert styling.LAYERS["VGG"].cuts == VGG_CUTS
-
-
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "alexnet", "squeezenet1_1"])
-def test_every_family_has_layers_of_its_own(name: str) -> None:
-    net = skeleton(NETWORKS[name])
-    family = styling.LAYERS[type(net).__name__]
-    assert styling.usual_layers(net) == family
-    assert {*family.content, *family.style, *family.cuts, *family.texture} <= set(net.layers)
+    roles = skeleton(NETWORKS["vgg16"]).roles
+    assert roles.style == VGG_LAYERS
+    assert roles.cuts == VGG_CUTS
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet18", "squeezenet1_1"])
@@ -52,7 +45,7 @@ def test_networks_can_be_cut_where_the_table_says(name: str) -> None:
     import jax
 
     net = skeleton(NETWORKS[name])
-    family = styling.usual_layers(net)
+    family = net.roles
     assert styling.pick_cuts(net, None, (512, 300)) == family.cuts
     assert styling.pick_cuts(net, None, (300, 300)) == styling.pick_cuts(net, False, (512, 300)) == ()
     image = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)

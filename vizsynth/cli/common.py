@@ -114,57 +114,27 @@ def pick_layer(net: Any, typed: str | None) -> str:
     """Return the layer that was typed (also by torchvision's or Keras' name), or the usual one."""
     from vizsynth.models import layer_name
 
-    return usual_layer(net) if typed is None else layer_name(net, typed)
+    return roles(net).cam if typed is None else layer_name(net, typed)
 
 
-def usual_layer(net: Any) -> str:
-    """Return the layer whose maps are weighted when none is named, as the papers have it."""
-    match type(net).__name__:
-        case "VGG":
-            return [name for name in net.layers if name.startswith("conv")][-1]
-        case "ResNet":
-            return f"layer{len(net.config.depths)}.{net.config.depths[-1] - 1}"
-        case "AlexNet":
-            return "relu5"
-        case "SqueezeNet":
-            return "fire9"
-        case _:
-            maps = [name for name, shape in layer_shapes(net).items() if len(shape) == 3]
-            if not maps:
-                raise BadInput("the network has no layer of maps; --layer has nothing to name")
-            return maps[-1]
+def roles(net: Any) -> Any:
+    """Return the network's layers by their use (`vizsynth.models.Roles`)."""
+    from vizsynth.models import roles_of
+
+    try:
+        return roles_of(net)
+    except ValueError as error:
+        raise BadInput(f"{error}; give another --network") from None
 
 
 def pooled_layer(net: Any) -> str | None:
-    """Return the layer that enters the logits by its mean alone, where CAM can be; or None."""
-    match type(net).__name__:
-        case "ResNet":
-            return usual_layer(net)
-        case "SqueezeNet":
-            return "relu10"
-        case "Sequential" if net.layers[-1] == "logits" and net.layers[-2].startswith("mean"):
-            return net.layers[-3]
-        case _:
-            return None
+    """Return the layer that enters the logits by its mean alone, where CAM is exact; or None."""
+    from vizsynth.models import roles_of
 
-
-def layer_shapes(net: Any, image_size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each layer for one image, in order. Nothing is computed."""
-    import jax
-    import jax.numpy as jnp
-
-    from vizsynth.taps import record
-
-    def listed(net: Any, images: Any) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        net(images, tap=record(net.layers, seen))
-        shapes.update({name: tuple(value.shape[1:]) for name, value in seen.items()})
-        return seen
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    image = jax.ShapeDtypeStruct((1, *(image_size or input_size(net)), 3), jnp.float32)
-    jax.eval_shape(listed, net, image)
-    return shapes
+    try:
+        return roles_of(net).pooled
+    except ValueError:  # no maps at all
+        return None
 
 
 def input_size(net: Any) -> tuple[int, int]:

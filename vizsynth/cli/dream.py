@@ -13,7 +13,6 @@ from vizsynth.cli.photos import digest, read_photo
 from vizsynth.core.signals import Interrupted, exit_code
 
 DREAM, SHEET, ZOOM = "dream.png", "sheet.png", "zoom.webp"
-USUAL = {"SqueezeNet": "fire7", "VGG": "relu4_3", "ResNet": "layer3.0", "AlexNet": "relu4"}
 
 
 @click.command("dream")
@@ -77,7 +76,7 @@ def command(
     from vizsynth.figures import sheet
 
     net = common.load_network(network, weights)
-    chosen = [common.pick_layer(net, name) for name in layers] or [usual_layer(net)]
+    chosen = [common.pick_layer(net, name) for name in layers] or [common.roles(net).dream]
     if guide is not None and len(chosen) > 1:
         raise common.BadInput("a guide is compared at one layer; give --layer once")
     if frames is not None and (resume or every):
@@ -185,9 +184,3 @@ def _animate(path: Path, frames: list[Path]) -> None:
     from vizsynth.files import read_image, write_animation
 
     write_animation(path, (np.asarray(read_image(frame)) for frame in frames))
-
-
-def usual_layer(net: Any) -> str:
-    """Return the layer that is dreamt of when none is named: parts of things, for most networks."""
-    name = USUAL.get(type(net).__name__)
-    return name if name is not None and name in net.layers else common.usual_layer(net)

@@ -44,7 +44,7 @@ def descriptor_layer(net: Any, typed: str | None) -> str:
     """Return the layer that was typed, or the last before the classes: `relu7`, or of maps."""
     if typed is not None:
         return common.pick_layer(net, typed)
-    return "relu7" if "relu7" in net.layers else common.usual_layer(net)
+    return "relu7" if "relu7" in net.layers else common.roles(net).cam
 
 
 def describe_folder(folder: Path, net: Any, layer: str, *, size: int, least: int, quiet: bool) -> Described:

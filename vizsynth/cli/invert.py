@@ -10,12 +10,6 @@ from vizsynth.cli.output import OutputFolder
 from vizsynth.cli.photos import digest, read_photo
 
 SHEET = "sheet.png"
-USUAL = {
-    "SqueezeNet": ("relu1", "fire3", "fire5", "fire7", "fire9"),
-    "VGG": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
-    "AlexNet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
-    "ResNet": ("stem", "layer1.0", "layer2.0", "layer3.0", "layer4.0"),
-}
 
 
 @click.command("invert")
@@ -67,7 +61,7 @@ def command(
     from vizsynth.synthesis.features.inversion import normalized_error
 
     net = common.load_network(network, weights)
-    chosen = [common.pick_layer(net, name) for name in layers] or usual_layers(net)
+    chosen = [common.pick_layer(net, name) for name in layers] or list(common.roles(net).inverted)
     image = read_photo(photo, size or min(common.input_size(net)))
     files = [f"{i + 1}-{name.replace('/', '-')}.png" for i, name in enumerate(chosen)]
     origin = {
@@ -129,9 +123,3 @@ def command(
             common.tell(f"{name:12} error {errors[name]:.4f}")
         common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
     making.finish(folder, made)
-
-
-def usual_layers(net: Any) -> list[str]:
-    """Return the layers that are inverted when none is named."""
-    names = [name for name in USUAL.get(type(net).__name__, ()) if name in net.layers]
-    return names or [name for name in net.layers if name.startswith("relu")] or [common.usual_layer(net)]

@@ -66,11 +66,12 @@ def _layers(name: str) -> dict[str, Any]:
     from vizsynth.models import catalogue, load, parameter_count
     from vizsynth.models.io.load import NETWORKS
     from vizsynth.models.io.weights import skeleton
+    from vizsynth.models.network import layer_shapes
 
     bundled = any(source.weights == "bundled" for source in catalogue().get(name, ()))
     net = load(name) if bundled or name not in NETWORKS else skeleton(NETWORKS[name])
     size = common.input_size(net)
-    shapes = common.layer_shapes(net, size)
+    shapes = layer_shapes(net, size)
     return {
         "network": name,
         "parameters": parameter_count(net),

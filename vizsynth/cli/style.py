@@ -150,7 +150,7 @@ def command(
         if count is not None and count != len(styles):
             raise common.BadInput(f"{len(styles)} styles take as many {what}, not {count}")
     net = common.load_network(network, weights)
-    usual = styling.usual_layers(net)
+    usual = common.roles(net)
     of_content = styling.pick_layers(net, content_layers, usual.content)
     of_style = styling.pick_layers(net, style_layers, usual.style)
     if style_weight is None:

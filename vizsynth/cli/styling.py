@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,42 +14,6 @@ from vizsynth.cli import common
 Size = tuple[int, int]
 
 
-class Layers(NamedTuple):
-    """Where a family of networks is read."""
-
-    content: tuple[str, ...]
-    style: tuple[str, ...]
-    cuts: tuple[str, ...]
-    """Where it is cut for large pictures."""
-    style_weight: float = 10.0
-    """How much the style counts beside the content."""
-    texture: tuple[str, ...] = ()
-    """Where textures are read; nothing is where the style is."""
-    texture_start: tuple[float, float] = (0.2, 1.0)
-    """Deviation and decay of the spectrum that textures are made of. A network that sees little at a time
-    leaves what is large to chance: the less large forms weigh, the more even is the texture."""
-
-
-LAYERS = {
-    "SqueezeNet": Layers(
-        ("fire3",), ("relu1", "fire3", "fire5", "fire6"), ("relu1", "pool1", "pool3", "pool5"),
-        style_weight=20.0, texture=("relu1", *(f"fire{i}" for i in range(2, 8))), texture_start=(0.05, 0.25),
-    ),
-    "VGG": Layers(
-        ("relu4_2",),
-        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
-        ("relu1_1", "relu1_2", "pool1", "relu2_1", "relu2_2", "pool2", "pool3", "pool4"),
-    ),
-    "AlexNet": Layers(("relu3",), ("relu1", "relu2", "relu3", "relu4", "relu5"), ()),
-    "ResNet": Layers(
-        ("layer2.0",), ("stem", "layer1.0", "layer2.0", "layer3.0"), ("layer1.0", "layer2.0", "layer3.0")
-    ),
-}  # fmt: skip
-# Shallower: a network that paints in one pass is judged by what it can reach.
-TRAINING_LAYERS = {
-    "SqueezeNet": Layers(("fire3",), ("relu1", "fire2", "fire3", "fire5"), ()),
-    "VGG": Layers(("relu2_2",), ("relu1_2", "relu2_2", "relu3_3"), ()),
-}
 CUT_FROM = 512  # pixels: the longer side of pictures from which networks are cut
 
 cut = click.option(
@@ -67,33 +31,6 @@ style_layer = click.option(
 )  # fmt: skip
 
 
-def usual_layers(net: Any) -> Layers:
-    """Return where a network is read when no layer is named."""
-    return _listed(net, LAYERS)
-
-
-def training_layers(net: Any) -> Layers:
-    """Return where a network is read when it judges what another one paints."""
-    return _listed(net, TRAINING_LAYERS if type(net).__name__ in TRAINING_LAYERS else LAYERS)
-
-
-def _listed(net: Any, table: Mapping[str, Layers]) -> Layers:
-    known = table.get(type(net).__name__)
-    if known is not None:
-        content, style, cuts, texture = (
-            tuple(n for n in names if n in net.layers)
-            for names in (known.content, known.style, known.cuts, known.texture)
-        )
-        kept = known._replace(content=content, style=style, cuts=cuts, texture=texture)
-        if kept.content and kept.style:
-            return kept
-    maps = [name for name, shape in common.layer_shapes(net).items() if len(shape) == 3]
-    rectified = tuple(name for name in maps if name.startswith("relu")) or tuple(maps)
-    if not rectified:
-        raise common.BadInput("the network has no layer of maps; give another --network")
-    return Layers((rectified[len(rectified) // 2],), rectified, ())
-
-
 def pick_layers(net: Any, typed: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
     """Return the layers that were typed, each once, or the usual ones."""
     return tuple(dict.fromkeys(common.pick_layer(net, name) for name in typed)) or tuple(usual)
@@ -102,7 +39,7 @@ def pick_layers(net: Any, typed: Sequence[str], usual: Sequence[str]) -> tuple[s
 def pick_cuts(net: Any, cut: bool | None, size: Size) -> tuple[str, ...]:
     """Return where the network is cut for pictures of a size."""
     wanted = max(size) >= CUT_FROM if cut is None else cut
-    cuts = usual_layers(net).cuts if wanted else ()
+    cuts = common.roles(net).cuts if wanted else ()
     if cut and not cuts:
         raise common.BadInput(f"it is not known where a {type(net).__name__} can be cut; leave out --cut")
     return cuts

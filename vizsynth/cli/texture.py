@@ -130,8 +130,8 @@ def command(
     cuts: tuple[str, ...] = ()
     if method == GRAM:
         net = common.load_network(network, weights)
-        of_family = styling.usual_layers(net)
-        chosen = styling.pick_layers(net, layers, of_family.texture or of_family.style)
+        of_family = common.roles(net)
+        chosen = styling.pick_layers(net, layers, of_family.texture)
         std, decay = of_family.texture_start
         start = Fourier(std=std, decay=decay)
         settings = {"network": network, "weights": weights, "layers": list(chosen)}

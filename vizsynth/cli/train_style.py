@@ -129,9 +129,9 @@ def command(
         common.say(f"{photos} holds {len(found)} pictures; the first {MOST} are taken", quiet)
     found = found[:MOST]
     net = common.load_network(network, weights)
-    usual = styling.training_layers(net)
-    of_content = styling.pick_layers(net, content_layers, usual.content)
-    of_style = styling.pick_layers(net, style_layers, usual.style)
+    usual = common.roles(net)
+    of_content = styling.pick_layers(net, content_layers, usual.training_content)
+    of_style = styling.pick_layers(net, style_layers, usual.training_style)
     pictures = styling.given(styles, quiet)
     names = styling.names(pictures)
     origin = {

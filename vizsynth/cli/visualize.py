@@ -65,6 +65,7 @@ def command(
     import jax.numpy as jnp
 
     from vizsynth.figures import caption, sheet, stretch
+    from vizsynth.models.network import layer_shapes
 
     net = common.load_network(network, weights)
     targets: list[int]
@@ -75,7 +76,7 @@ def command(
         files = [f"{label:04d}.png" for label in targets]
     else:
         layer = common.pick_layer(net, layer)
-        targets = _channels(what, layer, common.layer_shapes(net)[layer][-1])
+        targets = _channels(what, layer, layer_shapes(net, common.input_size(net))[layer][-1])
         names = [f"{layer} : {channel}" for channel in targets]
         files = [f"{layer.replace('/', '-')}-{channel:04d}.png" for channel in targets]
     if len(set(targets)) < len(targets):

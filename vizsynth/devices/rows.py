@@ -78,6 +78,11 @@ class OverRows:
         """The precision of the arithmetic."""
         return self.net.dtype
 
+    @property
+    def roles(self) -> Any:
+        """The layers by their use, if the network tells them."""
+        return getattr(self.net, "roles", None)
+
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Any:
         """Return what the network does; windows are taken with the neighbours' rows."""
         table = _table(ops, self.mesh)

@@ -24,6 +24,8 @@ from vizsynth.models.resnet import resnet34 as resnet34
 from vizsynth.models.resnet import resnet50 as resnet50
 from vizsynth.models.resnet import resnet101 as resnet101
 from vizsynth.models.resnet import resnet152 as resnet152
+from vizsynth.models.roles import Roles as Roles
+from vizsynth.models.roles import roles_of as roles_of
 from vizsynth.models.sequential import sequential as sequential
 from vizsynth.models.squeezenet import squeezenet1_1 as squeezenet1_1
 from vizsynth.models.stylizers import Picture as Picture

@@ -14,6 +14,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap
@@ -22,6 +23,19 @@ WIDTHS = (64, 192, 384, 256, 256)
 WINDOWS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # window, stride, padding
 POOLED = (1, 2, 5)  # the layers that a 3x3 max-pool of stride 2 follows
 HEAD_SIZE = (6, 6)
+RELUS = ("relu1", "relu2", "relu3", "relu4", "relu5")
+ROLES = Roles(
+    cam="relu5",
+    pooled=None,
+    channels="conv4",
+    dream="relu4",
+    inverted=RELUS,
+    content=("relu3",),
+    style=RELUS,
+    texture=RELUS,
+    training_content=("relu3",),
+    training_style=RELUS,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class AlexNetConfig:
 
 class AlexNet(nnx.Module):
     """AlexNet: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 63 px."""
+
+    classifier = "fc8"  # the attribute that holds the last layer
 
     def __init__(self, config: AlexNetConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
         self.config = config
@@ -60,6 +76,11 @@ class AlexNet(nnx.Module):
     def layers(self) -> tuple[str, ...]:
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self)
+
+    @property
+    def roles(self) -> Roles:
+        """The layers by their use."""
+        return present(self, ROLES)
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""

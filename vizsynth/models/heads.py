@@ -13,9 +13,6 @@ from vizsynth.models.network import with_attributes
 from vizsynth.models.sequential import Dense, GlobalMean
 from vizsynth.types import Key
 
-# The last layer of each family, as its parameters are called.
-_LAST = {"VGG": "fc8", "AlexNet": "fc8", "ResNet": "fc", "SqueezeNet": "conv10", "Sequential": "logits"}
-
 
 def with_classes(net: Any, classes: Sequence[str], *, key: Key) -> Any:
     """Return the network with a fresh last layer for other classes, and all else as it was.
@@ -53,10 +50,8 @@ def with_classes(net: Any, classes: Sequence[str], *, key: Key) -> Any:
             f"{type(net).__name__} is no network of vizsynth.models; end it with one logit for each class "
             "before it is trained"
         )
-    config, last = _config(net.config, len(names)), _LAST[type(net).__name__]
-    if getattr(config, "head", None) is not None:
-        last = "head.logits"
-    family = type(net)
+    config, family = _config(net.config, len(names)), type(net)
+    last = family.classifier if getattr(config, "head", None) is None else "head.logits"
     old = paths(net)
     folded = is_folded(old)
 

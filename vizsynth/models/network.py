@@ -30,7 +30,13 @@ def prepare(net: Any, images: Images, ops: Ops) -> Images:
 
 def layer_names(net: Any) -> tuple[str, ...]:
     """Return the names that the network taps, in order. Nothing is computed; each kind is traced once."""
-    return tuple(_tapped.eval_shape(net, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)))
+    return tuple(layer_shapes(net))
+
+
+def layer_shapes(net: Any, size: tuple[int, int] = (224, 224)) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer for one image of a size, in order. Nothing is computed."""
+    seen = _tapped.eval_shape(net, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    return {name: value.shape[1:] for name, value in seen.items()}
 
 
 @jax.jit

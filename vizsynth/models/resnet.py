@@ -16,6 +16,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap, Value
@@ -29,6 +30,20 @@ DEPTHS = {  # table 1
     152: (3, 8, 36, 3),
 }
 EXPANSION = 4
+STYLE = ("stem", "layer1.0", "layer2.0", "layer3.0")
+ROLES = Roles(
+    cam="layer4.1",
+    pooled="layer4.1",
+    channels="layer3.0",
+    dream="layer3.0",
+    inverted=("stem", "layer1.0", "layer2.0", "layer3.0", "layer4.0"),
+    content=("layer2.0",),
+    style=STYLE,
+    texture=STYLE,
+    training_content=("layer2.0",),
+    training_style=STYLE,
+    cuts=("layer1.0", "layer2.0", "layer3.0"),
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,8 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """A residual network: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 32 px."""
 
+    classifier = "fc"  # the attribute that holds the last layer
+
     def __init__(self, config: ResNetConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
         self.config = config
         self.standardize = standardize
@@ -134,6 +151,13 @@ class ResNet(nnx.Module):
     def layers(self) -> tuple[str, ...]:
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self)
+
+    @property
+    def roles(self) -> Roles:
+        """The layers by their use."""
+        depths = self.config.depths
+        last = f"layer{len(depths)}.{depths[-1] - 1}"
+        return present(self, ROLES._replace(cam=last, pooled=last))
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""

@@ -11,6 +11,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models import layers as weighted
 from vizsynth.models.network import prepare
+from vizsynth.models.roles import Roles, derived
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap, Value
@@ -84,6 +85,8 @@ class Sequential(nnx.Module):
     `logits`.
     """
 
+    classifier = "logits"  # the attribute that holds the last layer
+
     def __init__(self, config: SequentialConfig, *, standardize: Standardize | None = None, key: Key):
         self.config = config
         self.standardize = standardize
@@ -137,6 +140,13 @@ class Sequential(nnx.Module):
     def layers(self) -> tuple[str, ...]:
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self.config.stack)
+
+    @property
+    def roles(self) -> Roles:
+        """The layers by their use; CAM is exact where the stack ends with a mean and a dense layer."""
+        *before, mean, last = (None, None, None, *self.config.stack)
+        exact = isinstance(mean, GlobalMean) and isinstance(last, Dense) and before[-1] is not None
+        return derived(self)._replace(pooled=self.layers[-3] if exact else None)
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the last layer."""

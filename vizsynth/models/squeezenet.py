@@ -16,6 +16,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops, pool_padding
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap, Value
@@ -23,6 +24,21 @@ from vizsynth.types import Images, Key, Tap, Value
 SQUEEZES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
 EXPANSION = 4  # each of the two expanding convolutions, over the squeezing one
 POOLED = (1, 3, 5)  # version 1.1 pools early
+ROLES = Roles(
+    cam="fire9",
+    pooled="relu10",
+    channels="fire5.expand3x3",
+    dream="fire7",
+    inverted=("relu1", "fire3", "fire5", "fire7", "fire9"),
+    content=("fire3",),
+    style=("relu1", "fire3", "fire5", "fire6"),
+    texture=("relu1", *(f"fire{i}" for i in range(2, 8))),
+    training_content=("fire3",),
+    training_style=("relu1", "fire2", "fire3", "fire5"),
+    cuts=("relu1", "pool1", "pool3", "pool5"),
+    style_weight=20.0,
+    texture_start=(0.05, 0.25),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,8 @@ class Fire(nnx.Module):
 class SqueezeNet(nnx.Module):
     """SqueezeNet 1.1: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 33 px."""
 
+    classifier = "conv10"  # the attribute that holds the last layer
+
     def __init__(self, config: SqueezeNetConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
         self.config = config
         self.standardize = standardize
@@ -81,6 +99,11 @@ class SqueezeNet(nnx.Module):
     def layers(self) -> tuple[str, ...]:
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self)
+
+    @property
+    def roles(self) -> Roles:
+        """The layers by their use."""
+        return present(self, ROLES)
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""

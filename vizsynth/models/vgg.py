@@ -17,6 +17,7 @@ from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
 from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.roles import Roles, present
 from vizsynth.models.sequential import Dense, Flatten, Layer, Sequential, SequentialConfig
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -29,6 +30,20 @@ DEPTHS = {  # table 1: configurations A, B, D and E
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
+STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+ROLES = Roles(
+    cam="conv5_3",
+    pooled=None,
+    channels="conv4_3",
+    dream="relu4_3",
+    inverted=("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+    content=("relu4_2",),
+    style=STYLE,
+    texture=STYLE,
+    training_content=("relu2_2",),
+    training_style=("relu1_2", "relu2_2", "relu3_3"),
+    cuts=("relu1_1", "relu1_2", "pool1", "relu2_1", "relu2_2", "pool2", "pool3", "pool4"),
+)
 HEAD_SIZE = (7, 7)  # what pool5 gives at 224 px; torchvision averages other sizes to it
 
 
@@ -51,6 +66,8 @@ class VGGConfig:
 
 class VGG(nnx.Module):
     """A VGG network: images `[n, h, w, 3]` in [0, 1] to logits, at any size of at least 32 px."""
+
+    classifier = "fc8"  # the attribute that holds the last layer
 
     def __init__(self, config: VGGConfig, *, standardize: Standardize | None = IMAGENET, key: Key):
         self.config = config
@@ -86,6 +103,11 @@ class VGG(nnx.Module):
     def layers(self) -> tuple[str, ...]:
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self)
+
+    @property
+    def roles(self) -> Roles:
+        """The layers by their use."""
+        return present(self, ROLES._replace(cam=self._convs()[-1][0]))
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""

@@ -64,6 +64,7 @@ def command(
     from vizsynth.cli.explain import shown_side
     from vizsynth.cli.report import made as reporting
     from vizsynth.files import read_image
+    from vizsynth.models.network import layer_shapes
 
     common.need_extra("matplotlib")
     common.need_extra("jinja2")
@@ -71,7 +72,7 @@ def command(
     net = common.load_network(network, weights)
     common.need_classes(net, network)
     image = np.asarray(read_photo(photo, size or effort.side or min(common.input_size(net))))
-    shapes = common.layer_shapes(net, (image.shape[0], image.shape[1]))
+    shapes = layer_shapes(net, (image.shape[0], image.shape[1]))
     subject = reporting.Subject(
         net,
         Path(network).name,
@@ -80,7 +81,7 @@ def command(
         np.asarray(read_image(photo, shown_side(photo))),
         target=None if target == "top" else common.pick_class(net, target),
         layer=_with_maps(common.pick_layer(net, layer), shapes),
-        inside=_with_maps(common.pick_layer(net, inside or reporting.usual_inside(net)), shapes),
+        inside=_with_maps(common.pick_layer(net, inside or common.roles(net).channels), shapes),
         seed=seed,
         effort=effort,
     )

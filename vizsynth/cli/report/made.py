@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vizsynth.cli import common, dream, invert
+from vizsynth.cli import common
 from vizsynth.cli.comparison import BRIGHTEST, one_a_pixel
 from vizsynth.cli.evaluate import measured
 from vizsynth.cli.explain import probabilities_of
@@ -21,7 +21,6 @@ CLASSES = 8  # that are listed
 PATCHES = 4  # of each channel
 GREY = 0.02  # the deviation below which a picture shows nothing
 MAPS = "maps.npz"
-INSIDE = {"SqueezeNet": "fire5.expand3x3", "VGG": "conv4_3", "ResNet": "layer3.0", "AlexNet": "conv4"}
 QUICK = ("saliency", "integrated-gradients", "occlusion", "cam", "grad-cam", "layer-cam")
 
 
@@ -137,22 +136,9 @@ class Subject:
     @cached_property
     def inverted(self) -> list[str]:
         """The layers that are inverted, from shallow to deep."""
-        names = invert.usual_layers(self.net)
+        names = common.roles(self.net).inverted
         spread = [names[i] for i in (0, (len(names) - 1) // 2, len(names) - 1)]
         return list(dict.fromkeys(spread))[: self.effort.inverted]
-
-
-def usual_inside(net: Any) -> str:
-    """Return the layer whose channels are shown when none is named: parts of things, for most networks.
-
-    It is before the ReLU, if it can be: behind one a channel may be dead on the picture that its own begins
-    with, and stay grey.
-    """
-    name = INSIDE.get(type(net).__name__)
-    if name is not None and name in net.layers:
-        return name
-    name, names = common.usual_layer(net), list(net.layers)
-    return names[names.index(name) - 1] if name.startswith("relu") and name != names[0] else name
 
 
 def map_file(method: str) -> str:
@@ -392,7 +378,7 @@ def dreams(subject: Subject, begin: Callable[[str], None]) -> Part:
     import vizsynth
 
     begin("dream")
-    effort, layer = subject.effort, dream.usual_layer(subject.net)
+    effort, layer = subject.effort, common.roles(subject.net).dream
     image = _resized(subject.picture, min(effort.dream_side, *subject.picture.shape[:2]))
     made = vizsynth.deepdream(
         subject.net,
