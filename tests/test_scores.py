@@ -1,5 +1,6 @@
 """Scores: their values, their algebra, and that their numbers are traced."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from tiny import tiny
 
 from vizsynth import gradient, scores
 from vizsynth.scores import (
+    LABEL,
     Caricature,
     Channel,
     Class,
@@ -23,6 +25,7 @@ from vizsynth.scores import (
     Sum,
     count,
     labels_in,
+    pytree,
     spread,
 )
 from vizsynth.taps import evaluate
@@ -262,3 +265,37 @@ def test_parts_for_different_numbers_of_pictures_are_refused() -> None:
 def test_every_score_says_what_it_is() -> None:
     for name in ("Class", "LogProbability", "Neuron", "Channel", "Direction", "Caricature", "LayerNorm"):
         assert getattr(scores, name).__doc__
+
+
+@pytree
+@dataclass(frozen=True)
+class Mine:
+    """A score of a user's own: a logit, less a product; `shift` says nothing of itself."""
+
+    label: Any = field(metadata=LABEL)
+    weights: Any = field(metadata=scores.VECTOR)
+    shift: Any = 0.0
+    layers = ("logits",)
+
+    def __call__(self, activations: Any) -> Any:
+        logits = activations["logits"]
+        return logits[jnp.arange(len(logits)), self.label] - logits @ self.weights + jnp.sum(self.shift)
+
+
+def test_a_score_of_ones_own_tells_its_labels_and_its_numbers_an_image() -> None:
+    mine = Mine(jnp.asarray([1, 2, 3]), np.ones(7, np.float32), np.ones(2, np.float32))
+    score = Class(4) + Multiple(0.5, mine)
+    assert [np.asarray(label).tolist() for label in labels_in(score)] == [4, [1, 2, 3]]
+    assert count(score) == 3
+    assert count(Mine(1, np.ones((5, 7)))) == 5
+    each = spread(score, 3)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(each)]
+    assert shapes == [(3,), (3,), (3,), (3, 7), (3, 2)]
+    one_by_one = jax.vmap(lambda s, logits: s({"logits": logits[None]})[0])(each, jnp.asarray(LOGITS))
+    np.testing.assert_allclose(one_by_one, score(ACTIVATIONS), rtol=1e-5, atol=1e-5)
+
+
+def test_the_label_of_a_score_of_ones_own_is_checked_at_the_door() -> None:
+    subject = tiny("vgg")
+    with pytest.raises(ValueError, match=r"label \[9999\] is outside"):
+        gradient(subject.net, subject.images(1), Class(0) + Mine(9999, np.zeros(5, np.float32)))

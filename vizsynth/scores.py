@@ -8,13 +8,35 @@ classes in one pass. Scores add, subtract and scale:
 >>> score = Class(281) - 0.5 * Channel("relu4_1", 7)
 >>> score.layers
 ('logits', 'relu4_1')
+
+A score of your own is a callable pytree with `layers`. Its fields tell by their metadata what they are:
+`STATIC` is structure; a `NUMBER`, a `VECTOR` or a `LABEL` is one for all images, or one an image. Labels
+are checked against the network's classes. A field without metadata is one for all images.
+
+>>> from dataclasses import dataclass, field
+>>> from vizsynth.scores import LABEL, pytree
+>>> @pytree
+... @dataclass(frozen=True)
+... class Margin:
+...     label: int = field(metadata=LABEL)
+...     other: int = field(metadata=LABEL)
+...     layers = ("logits",)
+...
+...     def __call__(self, activations):
+...         logits = activations["logits"]
+...         rows = jnp.arange(len(logits))
+...         return logits[rows, self.label] - logits[rows, self.other]
+>>> labels_in(Class(281) + Multiple(0.5, Margin(282, 285)))
+[281, 282, 285]
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, SequenceKey, tree_leaves_with_path
 from jaxtyping import Array, Float
 
 from vizsynth.core.pytrees import pytree
@@ -42,7 +64,11 @@ class _Algebra:
         return Multiple(-1.0, self)  # type: ignore[arg-type]
 
 
-_STATIC = {"static": True}  # no leaf of the pytree
+# The metadata of a score's fields: structure; or numbers, with the axes that one image's has.
+STATIC = {"static": True}  # no leaf of the pytree
+NUMBER = {"axes": 0}
+VECTOR = {"axes": 1}
+LABEL = {"axes": 0, "label": True}
 
 
 def _pick(values: Array, index: Number) -> Values:
@@ -60,7 +86,7 @@ class Class(_Algebra):
     takes the unnormalized score, as the probability also rises when other classes fall.
     """
 
-    label: Number
+    label: Number = field(metadata=LABEL)
     layers = ("logits",)
 
     def __call__(self, activations: Activations) -> Values:
@@ -73,7 +99,7 @@ class Class(_Algebra):
 class LogProbability(_Algebra):
     """The logarithm of a class's softmax probability: log p_c = S_c − log Σ_k exp S_k."""
 
-    label: Number
+    label: Number = field(metadata=LABEL)
     layers = ("logits",)
 
     def __call__(self, activations: Activations) -> Values:
@@ -86,7 +112,7 @@ class LogProbability(_Algebra):
 class Probability(_Algebra):
     """A class's softmax probability: p_c = exp S_c / Σ_k exp S_k."""
 
-    label: Number
+    label: Number = field(metadata=LABEL)
     layers = ("logits",)
 
     def __call__(self, activations: Activations) -> Values:
@@ -102,10 +128,10 @@ class Neuron(_Algebra):
     Each is one number for all images, or one an image.
     """
 
-    layer: str = field(metadata=_STATIC)
-    channel: Number
-    y: Number = None
-    x: Number = None
+    layer: str = field(metadata=STATIC)
+    channel: Number = field(metadata=NUMBER)
+    y: Number = field(default=None, metadata=NUMBER)
+    x: Number = field(default=None, metadata=NUMBER)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -129,8 +155,8 @@ class Neuron(_Algebra):
 class Channel(_Algebra):
     """The mean of a channel over its positions."""
 
-    layer: str = field(metadata=_STATIC)
-    channel: Number
+    layer: str = field(metadata=STATIC)
+    channel: Number = field(metadata=NUMBER)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -153,9 +179,9 @@ class Direction(_Algebra):
     Activation Atlas, 2019, has p = 2 and p = 4.
     """
 
-    layer: str = field(metadata=_STATIC)
-    vector: Number
-    cosine_power: Number = None
+    layer: str = field(metadata=STATIC)
+    vector: Number = field(metadata=VECTOR)
+    cosine_power: Number = field(default=None, metadata=NUMBER)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -198,7 +224,7 @@ class Caricature(_Algebra):
     Lucid divides the cosine by the length of A₀ alone.
     """
 
-    layer: str = field(metadata=_STATIC)
+    layer: str = field(metadata=STATIC)
     activations: Number
     cosine_power: Number = 1.0
 
@@ -225,7 +251,7 @@ class Caricature(_Algebra):
 class LayerNorm(_Algebra):
     """Half the squared norm of a layer, ½ Σ A², whose gradient is the activations themselves."""
 
-    layer: str = field(metadata=_STATIC)
+    layer: str = field(metadata=STATIC)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -261,7 +287,7 @@ class Sum(_Algebra):
 class Multiple(_Algebra):
     """A multiple of a score."""
 
-    factor: Number
+    factor: Number = field(metadata=NUMBER)
     score: Any
 
     @property
@@ -277,15 +303,7 @@ class Multiple(_Algebra):
 
 def labels_in(score: Any) -> list[Any]:
     """Return the class labels that a score names, however deep."""
-    match score:
-        case Class(label=label) | LogProbability(label=label) | Probability(label=label):
-            return [label]
-        case Sum(first=first, second=second):
-            return labels_in(first) + labels_in(second)
-        case Multiple(score=score):
-            return labels_in(score)
-        case _:
-            return []
+    return [leaf for leaf, told in _described(score) if told.get("label")]
 
 
 def count(score: Any) -> int | None:
@@ -318,15 +336,30 @@ def spread(score: Any, n: int) -> Any:
 
 def _ranked(score: Any) -> list[tuple[Array, int]]:
     """Return the leaves of a score, each with the number of axes that it has for one image."""
-    match score:
-        case Class() | LogProbability() | Probability() | Neuron() | Channel():
-            return [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score)]
-        case Direction():
-            found: list[tuple[Array, int]] = [(jnp.asarray(score.vector), 1)]
-            return found + [(jnp.asarray(leaf), 0) for leaf in jax.tree.leaves(score.cosine_power)]
-        case Sum():
-            return _ranked(score.first) + _ranked(score.second)
-        case Multiple():
-            return [(jnp.asarray(score.factor), 0), *_ranked(score.score)]
-        case _:  # one for all
-            return [(jnp.asarray(leaf), jnp.ndim(leaf)) for leaf in jax.tree.leaves(score)]
+    return [
+        (jnp.asarray(leaf), told.get("axes", jnp.ndim(leaf)))  # without a word, one for all
+        for leaf, told in _described(score)
+    ]
+
+
+def _described(score: Any) -> list[tuple[Any, Mapping[str, Any]]]:
+    """Return the leaves of a score, each with the metadata of the field that holds it."""
+    found = []
+    for path, leaf in tree_leaves_with_path(score):
+        value, told = score, {}
+        for key in path:
+            if isinstance(key, GetAttrKey):
+                told = _metadata(value, key.name)
+                value = getattr(value, key.name)
+            elif isinstance(key, SequenceKey):
+                value = value[key.idx]
+            else:
+                told = {}
+                break
+        found.append((leaf, told))
+    return found
+
+
+def _metadata(value: Any, name: str) -> Mapping[str, Any]:
+    of = fields(value) if is_dataclass(value) else ()
+    return next((f.metadata for f in of if f.name == name), {})

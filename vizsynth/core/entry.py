@@ -58,7 +58,7 @@ def entry(
     Args:
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
             them compiles anew. All others are traced.
-        check: called with the arguments by name before anything is compiled; it raises.
+        check: called, before anything is compiled, with those of the arguments that it names; it raises.
         verify: called with the result where it has values; it warns or raises.
         score: what a bare label means.
         many: whether so many passes of `net` are made that its kernels are worth a transformation.
@@ -69,6 +69,7 @@ def entry(
         needed = [name for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty]
         annotation = getattr(signature.parameters.get("key"), "annotation", None)
         one_key = annotation in (Key, Key | None)
+        checked = _named_by(check, signature) if check else []
         compiled = jax.jit(_preparing(function) if many else function, static_argnames=static)
 
         @wraps(function)
@@ -85,7 +86,7 @@ def entry(
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
-                check(**given)
+                check(**{name: given[name] for name in checked})
             if "epsilon" in given:
                 given["epsilon"] = _rounded_down(given["epsilon"])
             result = compiled(*bound.args, **bound.kwargs)
@@ -97,6 +98,13 @@ def entry(
         return call
 
     return decorate
+
+
+def _named_by(check: Callable[..., None], signature: inspect.Signature) -> list[str]:
+    """Return the arguments that a check names; all of them if it takes any keyword."""
+    named = inspect.signature(check).parameters
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in named.values())
+    return [name for name in signature.parameters if anything or name in named]
 
 
 def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:

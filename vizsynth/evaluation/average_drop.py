@@ -30,7 +30,7 @@ class Confidence(NamedTuple):
     """O, the score of the explanation map."""
 
 
-def _check(images: Array, heatmaps: Any, **_: Any) -> None:
+def _check(images: Array, heatmaps: Any) -> None:
     check_heatmaps(heatmaps, len(images), (images.shape[1], images.shape[2]))
 
 

@@ -24,7 +24,7 @@ class Interval(NamedTuple):
     high: Float[Array, "..."]
 
 
-def _check(values: Any, samples: int, level: Any, batch_size: int, **_: Any) -> None:
+def _check(values: Any, samples: int, level: Any, batch_size: int) -> None:
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")
     if np.ndim(values) < 1 or 0 in np.shape(values):

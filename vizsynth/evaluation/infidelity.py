@@ -36,7 +36,6 @@ def _check(
     samples: int,
     noise: Any,
     batch_size: int,
-    **_: Any,
 ) -> None:
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")

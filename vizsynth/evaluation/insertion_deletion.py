@@ -50,7 +50,7 @@ def blurred(images: Images, sigma: float = 5.0) -> Images:
 
 
 def _check(
-    images: Array, heatmaps: Any, steps: int, baseline: Any, batch_size: int, start: Any = None, **_: Any
+    images: Array, heatmaps: Any, steps: int, baseline: Any, batch_size: int, start: Any = None
 ) -> None:
     check_count(steps, "steps")
     check_count(batch_size, "batch_size")

@@ -26,7 +26,7 @@ class Pointing(NamedTuple):
     """The row and column of the (first) maximum."""
 
 
-def _check(heatmaps: Any, boxes: Any, size: Any, tolerance: Any = 0, **_: Any) -> None:
+def _check(heatmaps: Any, boxes: Any, size: Any, tolerance: Any = 0) -> None:
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size must be (height, width), not {size}")
     check_heatmaps(heatmaps, size=size)

@@ -27,7 +27,7 @@ class Sensitivity(NamedTuple):
     """As a share of the map's own norm; 0 where the map is 0."""
 
 
-def _check(images: Array, key: Array, samples: int, radius: Any, batch_size: int, **_: Any) -> None:
+def _check(images: Array, key: Array, samples: int, radius: Any, batch_size: int) -> None:
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")
     keys_for(key, len(images))

@@ -85,7 +85,7 @@ def _check_noise(noise: Any) -> None:
         raise ValueError(f"noise must not be negative, not {noise}")
 
 
-def _check_removed(images: Array, removed: Any, key: Array, noise: Any, **_: Any) -> None:
+def _check_removed(images: Array, removed: Any, key: Array, noise: Any) -> None:
     keys_for(key, len(images))
     _check_noise(noise)
     dtype = getattr(removed, "dtype", type(removed))
@@ -130,9 +130,7 @@ def noisy_linear_imputation(
     return _impute(images, removed, keys_for(key, images.shape[0]), noise)
 
 
-def _check(
-    images: Array, heatmaps: Any, key: Array, fractions: Any, noise: Any, batch_size: int, **_: Any
-) -> None:
+def _check(images: Array, heatmaps: Any, key: Array, fractions: Any, noise: Any, batch_size: int) -> None:
     check_count(batch_size, "batch_size")
     keys_for(key, len(images))
     _check_noise(noise)

@@ -35,7 +35,6 @@ def _check(
     samples: int,
     baseline: Any,
     batch_size: int,
-    **_: Any,
 ) -> None:
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")

@@ -21,7 +21,7 @@ from vizsynth.taps import evaluate, replace, run
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-def _check(batch_size: int, **_: Any) -> None:
+def _check(batch_size: int) -> None:
     check_count(batch_size, "batch_size")
 
 

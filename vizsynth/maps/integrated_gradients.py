@@ -32,7 +32,7 @@ def gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 + nodes) / 2, weights / 2
 
 
-def _check(images: Array, baseline: Any, batch_size: int, steps: int | None = None, **_: Any) -> None:
+def _check(images: Array, baseline: Any, batch_size: int, steps: int | None = None) -> None:
     check_count(batch_size, "batch_size")
     if steps is not None:
         check_count(steps, "steps")
@@ -103,7 +103,7 @@ def integrated_gradients(
     return (images - start) * integral
 
 
-@entry(check=lambda images, baseline, **_: _check(images, baseline, 1))
+@entry(check=lambda images, baseline: _check(images, baseline, 1))
 def completeness(
     net: Network,
     images: Images,
@@ -141,7 +141,7 @@ def completeness(
     return attributions.sum(axis=(1, 2, 3)) - change
 
 
-def _check_adaptive(images: Array, baseline: Any, batch_size: int, max_steps: int, tolerance: Any, **_: Any):
+def _check_adaptive(images: Array, baseline: Any, batch_size: int, max_steps: int, tolerance: Any):
     _check(images, baseline, batch_size)
     check_count(max_steps, "max_steps")
     if is_concrete(tolerance) and not float(tolerance) > 0:

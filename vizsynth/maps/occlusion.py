@@ -34,7 +34,7 @@ def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _check(images: Array, window: Size, stride: Size, fill: Any, batch_size: int, **_: Any) -> None:
+def _check(images: Array, window: Size, stride: Size, fill: Any, batch_size: int) -> None:
     check_count(batch_size, "batch_size")
     shape = images.shape[1:3]
     for name, size in (("window", window), ("stride", stride)):

@@ -18,7 +18,7 @@ from vizsynth.taps import evaluate
 from vizsynth.types import Images, Key, Keys, Network, Target
 
 
-def _check(images: Array, key: Array, samples: int, cells: int, keep: Any, batch_size: int, **_: Any) -> None:
+def _check(images: Array, key: Array, samples: int, cells: int, keep: Any, batch_size: int) -> None:
     check_count(samples, "samples")
     check_count(cells, "cells")
     check_count(batch_size, "batch_size")

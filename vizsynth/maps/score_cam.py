@@ -19,7 +19,7 @@ from vizsynth.taps import evaluate
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-def _check(batch_size: int, **_: Any) -> None:
+def _check(batch_size: int) -> None:
     check_count(batch_size, "batch_size")
 
 

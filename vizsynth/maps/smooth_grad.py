@@ -30,7 +30,7 @@ class _Moments(NamedTuple):
     deviation: Float[Array, "n ..."]
 
 
-def _check(samples: int, batch_size: int, noise: Any, images: Array, key: Array, **_: Any) -> None:
+def _check(samples: int, batch_size: int, noise: Any, images: Array, key: Array) -> None:
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")
     keys_for(key, len(images))
