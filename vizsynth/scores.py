@@ -48,7 +48,8 @@ _STATIC = {"static": True}  # no leaf of the pytree
 def _pick(values: Array, index: Number) -> Values:
     """Return `values[i, index[i]]`, or NaN where there is no such entry."""
     index = jnp.broadcast_to(jnp.asarray(index), values.shape[:1])
-    return jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
+    picked = jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
+    return jnp.where(index < 0, jnp.nan, picked)  # negative ones count from the end
 
 
 @pytree

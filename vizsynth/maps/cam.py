@@ -4,28 +4,14 @@ Zhou, Khosla, Lapedriza, Oliva & Torralba, Learning Deep Features for Discrimina
 section 2.
 """
 
-import warnings
-
 import jax.numpy as jnp
-import numpy as np
 
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import TOO_LARGE, layer_gradient
+from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-def _refuse(maps: Heatmaps) -> None:
-    values = np.asarray(maps)
-    if np.isnan(values).any():
-        raise ValueError(
-            "CAM needs a layer that global average pooling and a linear classifier follow; this layer is not "
-            "one; take the last layer of maps, or use vizsynth.grad_cam, which is for any layer"
-        )
-    if not np.isfinite(values).all():
-        warnings.warn(f"the map is not finite: {TOO_LARGE}", stacklevel=3)
-
-
-@entry(static=("layer",), verify=_refuse)
+@entry(static=("layer",))
 def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return M_c = Σ_k w_k^c A^k, the maps that global average pooling sums, by the class's weights (eq. 2).
 

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import best_other, check_attack, logits_of, where
 from vizsynth.types import Images, Labels, Logits, Network
 
@@ -61,7 +61,7 @@ def _check(
     check_count(searches, "searches")
     check_count(steps, "steps")
     check_attack(net, images, {"c": c, "learning_rate": learning_rate})
-    if is_concrete(confidence) and not np.all(np.asarray(confidence) >= 0):
+    if is_on_host(confidence) and not np.all(np.asarray(confidence) >= 0):
         raise ValueError(f"confidence must not be negative, not {confidence}; the least is 0")
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int
 from optax.projections import projection_box
 
 from vizsynth.core.chunks import check_count, each
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     check_attack,
     class_count,
@@ -46,7 +46,7 @@ def check_deepfool(
     check_count(batch_size, "batch_size")
     check_attack(net, images, {})
     for name, value, usual in (("overshoot", overshoot, 0.02), ("margin", margin, 0)):
-        if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+        if is_on_host(value) and not np.all(np.asarray(value) >= 0):
             raise ValueError(f"{name} must not be negative, not {value}; the paper's is {usual}")
     if candidates is None:
         return

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     TRANSFORMS,
     Radius,
@@ -46,7 +46,7 @@ def _check(
     check_transform(transform, samples, batch_size, key)
     numbers = {"epsilon": epsilon} | ({} if step_size is None else {"step_size": step_size})
     check_attack(net, images, numbers, ball=linf_ball, key=key)
-    if is_concrete(decay) and not np.all(np.asarray(decay) >= 0):
+    if is_on_host(decay) and not np.all(np.asarray(decay) >= 0):
         raise ValueError(f"decay must not be negative, not {decay}; 0 is bim, 1 the paper's")
 
 

@@ -16,8 +16,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vizsynth import ascent
-from vizsynth.core.entry import as_images, entry, is_concrete
-from vizsynth.synthesis.features.pictures import Optimizer, warn_if_diverged
+from vizsynth.core.entry import as_images, entry, is_on_host
+from vizsynth.synthesis.features.pictures import Optimizer
 from vizsynth.synthesis.style.perceptual import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
@@ -70,7 +70,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
     if jnp.issubdtype(values.dtype, jnp.integer):
         if values.shape not in ((), (n,)):
             raise ValueError(f"{n} images take one style or {n}, not an array of indices {values.shape}")
-        if is_concrete(values) and not ((np.asarray(values) >= 0) & (np.asarray(values) < kinds)).all():
+        if is_on_host(values) and not ((np.asarray(values) >= 0) & (np.asarray(values) < kinds)).all():
             raise ValueError(f"there is no style {style}; the styles are {listed}")
     elif jnp.issubdtype(values.dtype, jnp.floating):
         if values.shape not in ((kinds,), (n, kinds)):
@@ -78,7 +78,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
                 f"the weights of {kinds} styles ({listed}) must be [{kinds}] or [{n}, {kinds}], "
                 f"not {tuple(values.shape)}"
             )
-        if is_concrete(values) and not np.isfinite(np.asarray(values)).all():
+        if is_on_host(values) and not np.isfinite(np.asarray(values)).all():
             raise ValueError(f"the weights of styles must be finite, not {np.asarray(values).tolist()}")
     else:
         raise TypeError(f"style is an index or weights, not {values.dtype}")
@@ -189,7 +189,7 @@ def _check_training(
         raise ValueError(
             f"size must lie between 5 and {min(images.shape[1:3])}, the photos' shorter side, not {size}"
         )
-    if horizon is not None and is_concrete(horizon) and not float(horizon) > 0:
+    if horizon is not None and is_on_host(horizon) and not float(horizon) > 0:
         raise ValueError(f"horizon must be above 0, not {float(horizon)}")
     check_weighting(content_weight, style_weight, tv_weight)
     crop = jax.ShapeDtypeStruct((size, size, 3), images.dtype)
@@ -217,7 +217,6 @@ def _check_training(
         "relative",
     ),
     check=_check_training,
-    verify=warn_if_diverged,
     many=True,
 )
 def train_style(
