@@ -44,6 +44,7 @@ def entry(
     *,
     static: Sequence[str] = (),
     check: Callable[..., None] | None = None,
+    check_images: Callable[[np.ndarray], None] | None = None,
     score: Callable[[Any], Any] = Class,
     many: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -52,13 +53,13 @@ def entry(
     Arguments called `net`, `images`, `image`, `target`, `labels` and `key` are checked and brought to one
     form wherever they occur: `target` reaches the function as a score. A `key` that is annotated as `Key` is
     one; as `Keys`, one or one an image. A radius, `epsilon`, is never rounded up. Where a label that no
-    check can see is outside of the network's classes, the result is NaN.
+    check can see is outside of the network's classes, or a heatmap is not finite, the result is NaN.
 
     Args:
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
             them compiles anew. All others are traced.
-        check: called with the arguments by name before anything is compiled; it raises. Those that came
-            from the host are still there (`is_on_host`).
+        check: called with the arguments by name before anything is compiled; it raises.
+        check_images: called with images that come from the host, before they go to a device; it raises.
         score: what a bare label means.
         many: whether so many passes of `net` are made that its kernels are worth a transformation.
     """
@@ -80,17 +81,15 @@ def entry(
                     raise TypeError(f"{name} must be given, not None: {_REMEDIES[name]}")
             if given.get("key") is not None:
                 check_key(given["key"], several=not one_key)
-            _check_common(given, score)
+            _check_common(given, score, check_images)
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
                 check(**given)
-            for name in {"images", "image", "labels"} & given.keys():
-                given[name] = None if given[name] is None else jnp.asarray(given[name])
             if "epsilon" in given:
                 given["epsilon"] = _rounded_down(given["epsilon"])
             result = compiled(*bound.args, **bound.kwargs)
-            return _nan_where_outside(result, given)
+            return _nan_where_wrong(result, given)
 
         call.compiled = compiled  # type: ignore[attr-defined]  # how a test counts its programs
         return call
@@ -111,21 +110,25 @@ def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
+def _check_common(
+    given: dict[str, Any], score: Callable[[Any], Any], check_images: Callable[[np.ndarray], None] | None
+) -> None:
     if "net" in given:
         given["net"] = as_network(given["net"])
     unit_range = standardizes(given.get("net"))
     if "images" in given:
-        given["images"] = _checked_images(given["images"], unit_range, "images")
+        images = _checked_images(given["images"], unit_range, "images")
+        if check_images is not None and is_on_host(images):
+            check_images(images)
+        given["images"] = jnp.asarray(images)
     if "image" in given:
-        given["image"] = _checked_image(given["image"], unit_range, "image")
+        given["image"] = as_image(given["image"], unit_range=unit_range)
     for name in ("target", "labels"):
         if name in given and given[name] is not None:
             n = _count(given)
             given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
             if name == "labels":
-                label = given[name].label
-                given[name] = (np if is_on_host(label) else jnp).broadcast_to(label, (n,))
+                given[name] = jnp.broadcast_to(given[name].label, (n,))
     if callable(transform := given.get("transform")):
         given["transform"] = as_pytree(transform)
 
@@ -319,29 +322,36 @@ def check_labels(label: Any, net: Any, images: Any) -> None:
         raise ValueError(f"label {wrong} is outside the network's {classes} classes 0..{classes - 1}")
 
 
-def _nan_where_outside(result: R, given: dict[str, Any]) -> R:
-    """Return the result, NaN for each image whose label, not seen at the door, is outside of the classes."""
+def _nan_where_wrong(result: R, given: dict[str, Any]) -> R:
+    """Return the result, NaN for each image whose label or heatmap is wrong and was not seen at the door."""
     labels = [] if given.get("target") is None else labels_in(given["target"])
     unseen = [label for label in (*labels, given.get("labels", 0)) if not is_on_host(label)]
     classes = _classes(given.get("net"), given.get("images")) if unseen else None
-    return result if classes is None else _nan_unless_inside(result, unseen, classes)
+    heatmaps = [] if is_on_host(given.get("heatmaps")) else [given["heatmaps"]]
+    if classes is None and not heatmaps:
+        return result
+    return _nan_unless_sound(result, unseen, heatmaps, classes)
 
 
 @partial(jax.jit, static_argnames="classes")
-def _nan_unless_inside(result: Any, labels: list[Array], classes: int) -> Any:
+def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], classes: int | None) -> Any:
+    sound = [jnp.isfinite(maps).all(axis=(1, 2)) for maps in heatmaps]
+    for label in labels if classes is not None else []:
+        if label.dtype.itemsize < 4:  # a byte knows no thousand
+            label = label.astype(jnp.int32)
+        sound.append((label >= 0) & (label < classes))
+
     def masked(leaf: Array) -> Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        for label in labels:
-            label = label.astype(jnp.promote_types(label.dtype, jnp.int32))  # a byte knows no thousand
-            inside = (label >= 0) & (label < classes)
+        for mask in sound:
             # The images' axis is the first or the second; where it cannot be told, both are taken, or all.
-            axes = [i for i, size in enumerate(leaf.shape[:2]) if inside.shape == (size,)]
+            axes = [i for i, size in enumerate(leaf.shape[:2]) if mask.shape == (size,)]
             for i in axes:
-                mine = inside.reshape([-1 if i == k else 1 for k in range(leaf.ndim)])
+                mine = mask.reshape([-1 if i == k else 1 for k in range(leaf.ndim)])
                 leaf = jnp.where(mine, leaf, jnp.nan)
             if not axes:
-                leaf = jnp.where(inside.all(), leaf, jnp.nan)
+                leaf = jnp.where(mask.all(), leaf, jnp.nan)
         return leaf
 
     return jax.tree.map(masked, result)

@@ -27,13 +27,12 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled, without the bias; their mean is
-        S_c − b_c. torch-cam scales each to [0, 1].
+        S_c − b_c. torch-cam scales each to [0, 1]. The map is NaN where the maps of the layer do not enter
+        the score by their mean alone: `grad_cam` is for such layers. A map that overflows is infinite.
 
     Raises:
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent. Also a layer whose maps do not enter the score by
-            their mean alone: `grad_cam` is for those. Inside a caller's own `jit`, where nothing can be
-            raised, the map is NaN. One that overflows is infinite.
+            not have, or that has no spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -60,6 +60,11 @@ def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Hea
         (`vizsynth.images.upsample` and `normalize` bring them to the image). Captum's
         `LayerGradCam` leaves out the ReLU by default; pytorch-grad-cam scales each map to [0, 1].
 
+        A map of zeros: nothing at this layer speaks for the target, and the ReLU took away what speaks
+        against it. Try the target that the network predicts, a later layer, or the signed map of
+        `hires_cam`. A map that is not finite, of finite images: numbers grow too large for their precision
+        on the way; give network and images in a wider one (`vizsynth.models.with_precision`).
+
     Raises:
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does
             not have, or that has no spatial extent.

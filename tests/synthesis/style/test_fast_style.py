@@ -157,8 +157,7 @@ def test_a_training_goes_on_where_it_was(tmp_path):
 def test_a_training_stands_still_where_it_diverges():
     net, made = tiny("vgg").net, stylizer("ab", widths=(3, 4, 5), blocks=1, key=jax.random.key(0))
     options = OPTIONS | {"learning_rate": float("inf"), "optimizer": optax.sgd}
-    with pytest.warns(UserWarning, match="step 0 gave NaN or infinity"):
-        result = vizsynth.train_style(net, made, PHOTOS, STYLES, key=jax.random.key(7), steps=1, **options)
+    result = vizsynth.train_style(net, made, PHOTOS, STYLES, key=jax.random.key(7), steps=1, **options)
     assert int(result.state.step) == 0 and np.isnan(result.trace).all()
     equal(result.state, ascent.init(made, optax.sgd(0.1), key=jax.random.key(7)))
 

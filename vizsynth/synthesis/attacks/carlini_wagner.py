@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
 from vizsynth.core.entry import entry, is_on_host
-from vizsynth.synthesis.attacks.adversarial import best_other, check_attack, logits_of, where
+from vizsynth.synthesis.attacks.adversarial import best_other, check_attack, check_range, logits_of, where
 from vizsynth.types import Images, Labels, Logits, Network
 
 Numbers = Float[Array, " n"]
@@ -72,7 +72,7 @@ def _margin(logits: Logits, labels: Labels, targeted: bool) -> Numbers:
     return other - mine if targeted else mine - other
 
 
-@entry(static=("searches", "steps", "targeted"), check=_check, many=True)
+@entry(static=("searches", "steps", "targeted"), check=_check, check_images=check_range, many=True)
 def carlini_wagner(
     net: Network,
     images: Images,

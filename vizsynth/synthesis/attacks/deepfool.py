@@ -18,6 +18,7 @@ from vizsynth.core.chunks import check_count, each
 from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     check_attack,
+    check_range,
     class_count,
     l2_norm,
     logits_of,
@@ -173,7 +174,7 @@ def _moved(
     return end.x, end.fooled
 
 
-@entry(static=("steps", "candidates", "batch_size"), check=_check, many=True)
+@entry(static=("steps", "candidates", "batch_size"), check=_check, check_images=check_range, many=True)
 def deepfool(
     net: Network,
     images: Images,

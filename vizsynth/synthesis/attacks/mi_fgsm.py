@@ -18,6 +18,7 @@ from vizsynth.synthesis.attacks.adversarial import (
     Transform,
     along,
     check_attack,
+    check_range,
     check_transform,
     expected_gradient,
     linf_ball,
@@ -50,7 +51,9 @@ def _check(
         raise ValueError(f"decay must not be negative, not {decay}; 0 is bim, 1 the paper's")
 
 
-@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
+@entry(
+    static=("steps", "targeted", "samples", "batch_size"), check=_check, check_images=check_range, many=True
+)
 def mi_fgsm(
     net: Network,
     images: Images,

@@ -59,10 +59,9 @@ def _check_rate(net: Any, images: Array, perturbation: Any, batch_size: int) -> 
         raise ValueError(
             f"perturbation must have the shape of one image, {images.shape[1:]}, not {np.shape(perturbation)}"
         )
-    check_range(images)
 
 
-@entry(static=("batch_size",), check=_check_rate)
+@entry(static=("batch_size",), check=_check_rate, check_images=check_range)
 def fooling_rate(
     net: Network, images: Images, *, perturbation: Image, batch_size: int = 32
 ) -> Float[Array, ""]:
@@ -118,7 +117,12 @@ def _check(
     check_deepfool(net, images, **deepfool)
 
 
-@entry(static=("ball", "epochs", "steps", "candidates", "batch_size"), check=_check, many=True)
+@entry(
+    static=("ball", "epochs", "steps", "candidates", "batch_size"),
+    check=_check,
+    check_images=check_range,
+    many=True,
+)
 def universal_perturbation(
     net: Network,
     images: Images,
