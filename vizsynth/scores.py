@@ -121,7 +121,9 @@ class Neuron(_Algebra):
             x = values.shape[2] // 2 if self.x is None else self.x
             n = values.shape[0]
             y, x = (jnp.broadcast_to(jnp.asarray(i), (n,)) for i in (y, x))
-            values = values.at[jnp.arange(n), y, x].get(mode="fill", fill_value=jnp.nan)
+            values = values.at[jnp.arange(n), y, x].get(
+                mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+            )
         return _pick(values, self.channel)
 
 

@@ -358,6 +358,14 @@ def compiled() -> dict[str, Call]:
     return maps() | evaluations() | attacks() | pictures() | inspections()
 
 
+def waiting() -> set[str]:
+    """Return the names of those that may return late: on the host, or not in one program.
+
+    The latter fetch nothing (`test_exports` traces them), but a CPU runs their operations one by one.
+    """
+    return {"over_rows", "blurred", "filters", "filter_colors", "filter_greys", *on_the_host()}
+
+
 def leaves(result: Any) -> list[np.ndarray]:
     """Return all arrays of a result."""
 

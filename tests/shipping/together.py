@@ -25,7 +25,7 @@ def hold(subject: calls.Subject, methods: Mapping[str, calls.Call]) -> dict[str,
     waiting = [
         name
         for name, call in methods.items()
-        if name not in calls.on_the_host() and waits(call, subject, wanted={name: wanted[name]})
+        if name not in calls.waiting() and waits(call, subject, wanted={name: wanted[name]})
     ]
     assert not waiting, f"returned after what they were given was there: {waiting}"
     return wanted
@@ -33,8 +33,8 @@ def hold(subject: calls.Subject, methods: Mapping[str, calls.Call]) -> dict[str,
 
 @jax.jit
 def later(arrays: Any, ones: Any) -> Any:
-    """Return the arrays as they are, after some tenths of a second."""
-    end = jax.lax.fori_loop(0, 200, lambda _, a: a @ ones / len(ones), ones).min()
+    """Return the arrays as they are, half a second later."""
+    end = jax.lax.fori_loop(0, 1000, lambda _, a: a @ ones / len(ones), ones).min()
     return jax.tree.map(lambda leaf: jnp.where(end > 0, leaf, 0 * leaf), arrays)
 
 

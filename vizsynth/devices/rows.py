@@ -149,9 +149,8 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: Any) -> Any:
-        there = isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(
-            leaf, Tracer
-        )  # not a shape alone
+        # Neither a shape alone nor a tracer.
+        there = isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, Tracer)
         return jax.device_put(leaf, everywhere) if there else leaf
 
     return OverRows(jax.tree.map(placed, net), mesh)

@@ -200,7 +200,7 @@ def test_double_precision_is_double(parametrization: Any) -> None:
     [
         (Channel("conv9", 0), {}, ValueError, "no layer 'conv9'; its layers are: conv1"),
         (Channel("conv1", 6), {}, ValueError, r"conv1 has 6 channels, 0..5; there is no channel \[6\]"),
-        (2 * Neuron("conv1", jnp.asarray([1, -1])), {}, ValueError, r"there is no channel \[-1\]"),
+        (2 * Neuron("conv1", np.asarray([1, -1])), {}, ValueError, r"there is no channel \[-1\]"),
         (Neuron("conv1", 0, 99, 0), {}, ValueError, "there is no row"),
         (Direction("conv1", jnp.ones(5)), {}, ValueError, "a direction in conv1 has 6 numbers"),
         (Class(5), {}, ValueError, f"outside the network's {CLASSES} classes"),

@@ -77,7 +77,7 @@ def test_what_cannot_be_stylized_is_refused():
     with pytest.raises(ValueError, match="at least 5x5 pixels"):
         vizsynth.stylize(small(), random_images(1, 4, 9))
     with pytest.raises(ValueError, match=r"look like 0\.\.255"):
-        vizsynth.stylize(small(), random_images(1, 9, 9) * 255)
+        vizsynth.stylize(small(), np.asarray(random_images(1, 9, 9)) * 255)
     with pytest.raises(TypeError, match="must be a stylizer"):
         vizsynth.stylize(tiny("vgg").net, random_images(1, 9, 9))
 
