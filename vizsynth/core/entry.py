@@ -44,7 +44,7 @@ def entry(
     *,
     static: Sequence[str] = (),
     check: Callable[..., None] | None = None,
-    check_images: Callable[[np.ndarray], None] | None = None,
+    check_images: Callable[[Any], Any] | None = None,
     score: Callable[[Any], Any] = Class,
     many: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -81,7 +81,7 @@ def entry(
                     raise TypeError(f"{name} must be given, not None: {_REMEDIES[name]}")
             if given.get("key") is not None:
                 check_key(given["key"], several=not one_key)
-            _check_common(given, score, check_images)
+            unseen = _check_common(given, score, check_images)
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
@@ -89,7 +89,7 @@ def entry(
             if "epsilon" in given:
                 given["epsilon"] = _rounded_down(given["epsilon"])
             result = compiled(*bound.args, **bound.kwargs)
-            return _nan_where_wrong(result, given)
+            return _nan_where_wrong(result, given, unseen)
 
         call.compiled = compiled  # type: ignore[attr-defined]  # how a test counts its programs
         return call
@@ -111,8 +111,9 @@ def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_common(
-    given: dict[str, Any], score: Callable[[Any], Any], check_images: Callable[[np.ndarray], None] | None
-) -> None:
+    given: dict[str, Any], score: Callable[[Any], Any], check_images: Callable[[Any], Any] | None
+) -> list[Array]:
+    """Bring the arguments to one form; return the labels that were not looked at."""
     if "net" in given:
         given["net"] = as_network(given["net"])
     unit_range = standardizes(given.get("net"))
@@ -123,14 +124,17 @@ def _check_common(
         given["images"] = jnp.asarray(images)
     if "image" in given:
         given["image"] = as_image(given["image"], unit_range=unit_range)
+    unseen: list[Array] = []
     for name in ("target", "labels"):
         if name in given and given[name] is not None:
             n = _count(given)
             given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
+            unseen += [label for label in labels_in(given[name]) if not is_on_host(label)]
             if name == "labels":
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
     if callable(transform := given.get("transform")):
         given["transform"] = as_pytree(transform)
+    return unseen
 
 
 def _count(given: dict[str, Any]) -> int | None:
@@ -322,21 +326,18 @@ def check_labels(label: Any, net: Any, images: Any) -> None:
         raise ValueError(f"label {wrong} is outside the network's {classes} classes 0..{classes - 1}")
 
 
-def _nan_where_wrong(result: R, given: dict[str, Any]) -> R:
+def _nan_where_wrong(result: R, given: dict[str, Any], labels: list[Array]) -> R:
     """Return the result, NaN for each image whose label or heatmap is wrong and was not seen at the door."""
-    labels = [] if given.get("target") is None else labels_in(given["target"])
-    unseen = [label for label in (*labels, given.get("labels", 0)) if not is_on_host(label)]
-    classes = _classes(given.get("net"), given.get("images")) if unseen else None
+    classes = _classes(given.get("net"), given.get("images")) if labels else None
+    labels = [] if classes is None else labels
     heatmaps = [] if is_on_host(given.get("heatmaps")) else [given["heatmaps"]]
-    if classes is None and not heatmaps:
-        return result
-    return _nan_unless_sound(result, unseen, heatmaps, classes)
+    return _nan_unless_sound(result, labels, heatmaps, classes or 0) if labels or heatmaps else result
 
 
 @partial(jax.jit, static_argnames="classes")
-def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], classes: int | None) -> Any:
+def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], classes: int) -> Any:
     sound = [jnp.isfinite(maps).all(axis=(1, 2)) for maps in heatmaps]
-    for label in labels if classes is not None else []:
+    for label in labels:
         if label.dtype.itemsize < 4:  # a byte knows no thousand
             label = label.astype(jnp.int32)
         sound.append((label >= 0) & (label < classes))

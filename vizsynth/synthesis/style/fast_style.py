@@ -58,7 +58,6 @@ def _styles(stylizer: Any) -> tuple[str, ...]:
 
 def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
     names = _styles(stylizer)
-    as_images(images)
     listed = ", ".join(f"{i}: {name}" for i, name in enumerate(names))
     if isinstance(style, str):
         raise TypeError(
@@ -86,7 +85,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
         raise ValueError(f"a stylizer takes images of at least 5x5 pixels, not {tuple(images.shape[1:3])}")
 
 
-@entry(check=_check_stylize)
+@entry(check=_check_stylize, check_images=as_images)
 def stylize(
     stylizer: Any,
     images: Images,
