@@ -71,6 +71,8 @@ def test_each_image_may_have_its_style():
 def test_styles_that_do_not_exist_are_refused(style, kind, message):
     with pytest.raises(kind, match=message):
         vizsynth.stylize(small(), random_images(2, 9, 11), style)
+    if isinstance(style, int) and kind is ValueError:
+        assert np.isnan(vizsynth.stylize(small(), random_images(2, 9, 11), jnp.asarray(style))).all()
 
 
 def test_what_cannot_be_stylized_is_refused():

@@ -43,7 +43,8 @@ def style_weights(style: Any, n: int, styles: int, dtype: Any = jnp.float32) -> 
     """
     style = jnp.asarray(style)
     if jnp.issubdtype(style.dtype, jnp.integer):
-        return jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
+        weights = jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
+        return weights / weights.sum(axis=1, keepdims=True)  # 0 / 0, NaN, of a style that there is not
     return jnp.broadcast_to(style.astype(dtype), (n, styles))
 
 
@@ -115,7 +116,8 @@ def stylize(
         (2, 18, 21, 3)
     """
     weights = style_weights(jnp.asarray(style), len(images), len(stylizer.styles), images.dtype)
-    return stylizer(images, weights)
+    known = jnp.isfinite(weights).all(axis=1)[:, None, None, None]  # the ReLUs would hide that a style is not
+    return jnp.where(known, stylizer(images, weights), jnp.nan)
 
 
 # Training ---------------------------------------------------------------------------
