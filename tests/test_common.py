@@ -38,8 +38,6 @@ class Row(NamedTuple):
     """What is jitted, where it is not the function itself."""
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* zero everywhere")  # what is random may be so
-
 LAYER = {"layer": "layer1.0"}
 
 
@@ -141,6 +139,14 @@ def test_one_finite_map_an_image(row: Row) -> None:
     assert jnp.isfinite(maps).all()
     assert float(jnp.abs(maps).max()) > 0
     np.testing.assert_array_equal(maps, call(row, np.asarray(pictures()), list(LABELS[:2])))
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_a_label_that_no_check_sees_gives_nan(row: Row) -> None:
+    for wrong in (5, -1):
+        maps = call(row, pictures(), jnp.asarray([wrong, LABELS[1]]))
+        assert jnp.isnan(maps[0]).all()
+        assert jnp.isfinite(maps[1]).all()
 
 
 @pytest.mark.parametrize("row", TABLE)

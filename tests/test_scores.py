@@ -158,7 +158,13 @@ def test_layers_are_named_once_in_order() -> None:
     assert isinstance(2 * score, Multiple)
 
 
-@pytest.mark.parametrize("score", [Class(7), Class(99), Neuron("maps", 6), Neuron("maps", 0, 4, 0)])
+@pytest.mark.parametrize(
+    "score",
+    [
+        *(Class(7), Class(99), Class(-1), Neuron("maps", 6), Neuron("maps", -1)),
+        *(Neuron("maps", 0, 4, 0), Neuron("maps", 0, -1, 0)),
+    ],
+)
 def test_what_is_not_there_is_nan_and_not_something_else(score: Any) -> None:
     assert np.isnan(score(ACTIVATIONS)).all()
 

@@ -5,6 +5,7 @@ It is a module of its own so that `vizsynth --help` need not wait for JAX, nor a
 """
 
 from vizsynth import models as models
+from vizsynth.core.entry import check as check
 from vizsynth.cpu.memory import keep_memory as keep_memory
 from vizsynth.cpu.winograd import prepare as prepare
 from vizsynth.devices.capacity import largest_batch as largest_batch

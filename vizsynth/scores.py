@@ -74,7 +74,8 @@ LABEL = {"axes": 0, "label": True}
 def _pick(values: Array, index: Number) -> Values:
     """Return `values[i, index[i]]`, or NaN where there is no such entry."""
     index = jnp.broadcast_to(jnp.asarray(index), values.shape[:1])
-    return jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
+    picked = jnp.take_along_axis(values, index[:, None], axis=1, mode="fill")[:, 0]
+    return jnp.where(index < 0, jnp.nan, picked)  # negative ones count from the end
 
 
 @pytree
@@ -146,7 +147,9 @@ class Neuron(_Algebra):
             x = values.shape[2] // 2 if self.x is None else self.x
             n = values.shape[0]
             y, x = (jnp.broadcast_to(jnp.asarray(i), (n,)) for i in (y, x))
-            values = values.at[jnp.arange(n), y, x].get(mode="fill", fill_value=jnp.nan)
+            values = values.at[jnp.arange(n), y, x].get(
+                mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+            )
         return _pick(values, self.channel)
 
 

@@ -64,6 +64,7 @@ class Synthesis(NamedTuple):
     images: Images
     """The pictures, in [0, 1]."""
     trace: Float[Array, "n steps"]
-    """The objective at the beginning of each step."""
+    """The objective at the beginning of each step. If a step gives NaN or infinity, the trace is NaN from
+    there on, and the picture is that of the step before: give a smaller learning rate or penalty."""
     state: Any
     """Where the run stands (`vizsynth.ascent.State`, one a picture): given back, it goes on from there."""

@@ -81,13 +81,17 @@ WRONG_IMAGES = {
 }
 
 
+OF_VALUES = ("0..255", "standardized", "NaN", "infinity")
+
+
 @pytest.mark.parametrize("name", WRONG_IMAGES)
 @pytest.mark.parametrize("as_jax", [False, True])
 def test_wrong_images_are_named(name: str, as_jax: bool, traces: list[str]) -> None:
     images, error, message = WRONG_IMAGES[name]
     images = jnp.asarray(images) if as_jax else images
+    asked = as_jax and name in OF_VALUES  # no call looks at them there
     with pytest.raises(error, match=message):
-        scaled(NET, images, 1)
+        (vizsynth.check if asked else scaled)(NET, images, 1)
     assert not traces
 
 
@@ -124,10 +128,29 @@ def test_wrong_targets_are_named(name: str, traces: list[str]) -> None:
     assert not traces
 
 
+@pytest.mark.parametrize("name", ["past the last", "negative", "one of three", "in a score", "in a sum"])
+def test_wrong_labels_on_a_device_are_named_when_asked_and_give_nan(name: str) -> None:
+    wrong, error, message = WRONG_TARGETS[name]
+    target = (
+        jnp.asarray(wrong) if np.ndim(wrong) or isinstance(wrong, int) else jax.tree.map(jnp.asarray, wrong)
+    )
+    with pytest.raises(error, match=message):
+        vizsynth.check(NET, IMAGES, target)
+    inside = [True, False, False] if name == "one of three" else [False] * 3
+    for function in (vizsynth.gradient, vizsynth.guided_backprop):  # whose rule lets no NaN through
+        result = np.asarray(function(NET, IMAGES, target))
+        for mine, good in zip(result, inside, strict=True):
+            assert (np.isfinite if good else np.isnan)(mine).all()
+    assert vizsynth.check(NET, IMAGES, jnp.asarray([0, 4, 2])) is None
+    assert vizsynth.check(NET, IMAGES) is None
+
+
 @pytest.mark.parametrize("label", [CLASSES, -1])
 def test_a_plain_functions_classes_are_known_too(label: int) -> None:
+    net = lambda images, tap=None: NET(images)  # noqa: E731
     with pytest.raises(ValueError, match=r"is outside the network's 5 classes"):
-        scaled(lambda images: NET(images), IMAGES, label)
+        scaled(net, IMAGES, label)
+    assert np.isnan(scaled(net, IMAGES, jnp.asarray(label))).all()
 
 
 def test_wrong_networks_keys_and_images_of_one_are_named(traces: list[str]) -> None:
@@ -317,6 +340,10 @@ def test_within_a_program_tracers_pass_and_constants_are_checked(traces: list[st
     assert inside(IMAGES, 1).shape == (3,)
     assert inside(changed(np.nan), 1).shape == (3,)  # nobody can look at a tracer's values
     assert jnp.isnan(inside(IMAGES, CLASSES)).all()  # nor at a label's, but nothing else is explained
+    gradients = jax.jit(lambda images, label: vizsynth.gradient(NET, images, label))
+    assert jnp.isnan(gradients(IMAGES, -1)).all()
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        jax.jit(lambda images: vizsynth.check(NET, images))(IMAGES)
     assert jax.grad(lambda images: scaled(NET, images, 1).sum())(jnp.asarray(IMAGES)).shape == (3, 20, 18, 3)
     with pytest.raises(ValueError, match="NaN"):
         jax.jit(lambda scale: scaled(NET, changed(np.nan), 1, step_size=scale))(0.5)

@@ -43,7 +43,7 @@ def test_all_alike_is_certain_and_chunks_do_not_matter():
     ("values", "options", "message"),
     [
         (jnp.zeros(0), {}, "at least one"),
-        (jnp.asarray([1.0, jnp.nan]), {}, "NaN"),
+        (np.asarray([1.0, np.nan]), {}, "NaN"),
         (jnp.arange(4), {}, "float"),
         (jnp.zeros(4), {"level": 95}, "level must lie in"),
         (jnp.zeros(4), {"samples": 0}, "samples must be"),

@@ -68,7 +68,7 @@ def test_does_not_depend_on_chunks_or_on_the_batch():
     ("changes", "message"),
     [
         ({"attributions": jnp.zeros((N, *SIZE))}, "attributions must be as the images"),
-        ({"attributions": jnp.full((N, *SIZE, 3), jnp.nan)}, "NaN"),
+        ({"attributions": np.full((N, *SIZE, 3), np.nan)}, "NaN"),
         ({"key": None}, "either a key"),
         ({"perturbations": jnp.zeros((2, N, *SIZE, 3))}, "either a key"),
         ({"key": None, "perturbations": jnp.zeros((2, 2, *SIZE, 3))}, "perturbations must be"),

@@ -175,7 +175,7 @@ def test_works_under_vmap_over_labels():
         ({"heatmaps": jnp.zeros((N, *SIZE, 3))}, "reduce the channels"),
         ({"heatmaps": jnp.zeros(SIZE)}, r"give heatmaps\[None\]"),
         ({"heatmaps": jnp.zeros((N, 30, 30))}, "larger than their images"),
-        ({"heatmaps": jnp.full((N, *SIZE), jnp.nan)}, "NaN"),
+        ({"heatmaps": np.full((N, *SIZE), np.nan)}, "NaN"),
         ({"heatmaps": jnp.zeros((N, *SIZE), jnp.int32)}, "float"),
         ({"steps": 0}, "steps must be a positive integer"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
@@ -195,3 +195,11 @@ def test_says_which_of_two_baselines_is_wrong():
         vizsynth.deletion_and_insertion(
             network(), images(), LABELS, heatmaps(), start=jnp.zeros((4, 4, 3)), baseline=0.5
         )
+
+
+def test_a_heatmap_that_is_not_finite_and_not_seen_gives_nan():
+    broken = heatmaps().at[1, 0, 0].set(jnp.nan)
+    for function in (vizsynth.deletion, vizsynth.insertion):
+        found = function(network(), images(), LABELS, broken, steps=2)
+        assert np.isnan(found.area).tolist() == [False, True, False]
+        assert np.isnan(found.scores).all(axis=1).tolist() == [False, True, False]

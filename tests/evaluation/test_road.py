@@ -139,7 +139,7 @@ def test_accuracy_is_a_score():
         ({"fractions": [-0.1]}, "fractions must lie in"),
         ({"fractions": []}, "fractions must be a list"),
         ({"noise": -1.0}, "noise must not be negative"),
-        ({"heatmaps": jnp.full((N, *SIZE), jnp.inf)}, "infinite"),
+        ({"heatmaps": np.full((N, *SIZE), np.inf)}, "infinite"),
         ({"key": jax.random.split(KEY, 2)}, "one key or 3 keys"),
     ],
 )
@@ -151,6 +151,6 @@ def test_says_what_is_wrong(changes, message):
 
 def test_an_image_without_pixels_is_refused():
     with pytest.raises(ValueError, match="leave at least one"):
-        vizsynth.noisy_linear_imputation(images(), jnp.ones((N, *SIZE), bool), key=KEY)
+        vizsynth.noisy_linear_imputation(images(), np.ones((N, *SIZE), bool), key=KEY)
     with pytest.raises(ValueError, match="boolean mask"):
         vizsynth.noisy_linear_imputation(images(), jnp.ones((N, *SIZE)), key=KEY)

@@ -59,7 +59,6 @@ def test_each_image_may_have_a_key_of_its_own(method: Any) -> None:
 
 
 @x64
-@pytest.mark.filterwarnings("ignore:.*zero everywhere")
 @pytest.mark.parametrize(
     "of",
     [

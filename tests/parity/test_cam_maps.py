@@ -33,7 +33,6 @@ ROUNDED = 1e-5  # what float32 explains
 
 pytestmark = [
     pytest.mark.usefixtures("x64"),
-    pytest.mark.filterwarnings("ignore:.*zero everywhere"),
 ]
 
 

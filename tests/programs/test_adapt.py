@@ -17,7 +17,6 @@ import vizsynth
 from vizsynth import rules
 from vizsynth.models.network import with_precision
 
-pytestmark = pytest.mark.filterwarnings("ignore:. of 2 maps")
 x64 = pytest.mark.usefixtures("x64")
 
 

@@ -317,6 +317,7 @@ def on_the_host() -> dict[str, Call]:
     four = lambda s: np.repeat(np.asarray(s.images), 2, axis=0)  # noqa: E731
     patches = lambda s: vizsynth.top_patches(s.net, [(np.arange(2), s.images)], layer="fire3", k=2)  # noqa: E731
     return {
+        "check": lambda s: np.asarray(vizsynth.check(s.net, s.images, s.target) is None),
         "load": lambda s: jax.tree.leaves(vizsynth.load("squeezenet1_1")),
         "read_image": lambda s: vizsynth.read_image(PHOTO, 64),
         "embed_pca": lambda s: vizsynth.embed_pca(points),
@@ -355,6 +356,14 @@ def on_the_host() -> dict[str, Call]:
 def compiled() -> dict[str, Call]:
     """Return the calls that can be a part of a caller's own program."""
     return maps() | evaluations() | attacks() | pictures() | inspections()
+
+
+def waiting() -> set[str]:
+    """Return the names of those that may return late: on the host, or not in one program.
+
+    The latter fetch nothing (`test_exports` traces them), but a CPU runs their operations one by one.
+    """
+    return {"over_rows", "blurred", "filters", "filter_colors", "filter_greys", *on_the_host()}
 
 
 def leaves(result: Any) -> list[np.ndarray]:

@@ -4,7 +4,6 @@ A method is called as the function is, with hyphens: `grad-cam` is `vizsynth.gra
 """
 
 import difflib
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,9 +48,7 @@ class Method:
             arguments["layer"] = layer
         if self.needs_key:
             arguments["key"] = jax.random.key(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the numbers tell of a map that is zero
-            return getattr(vizsynth, self.function)(net, images, target, **arguments)
+        return getattr(vizsynth, self.function)(net, images, target, **arguments)
 
     def flat(self, maps: Any) -> Any:
         """Return one number a pixel: the channels' sum, or the largest absolute value among them."""

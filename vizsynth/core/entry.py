@@ -1,24 +1,23 @@
 """The door of every public function: check what comes in, then run the compiled program.
 
-Checks look at values only where there are values: inside a caller's own `jit`, `vmap` or `grad` the
-arguments are tracers and pass unseen.
+A call returns at once, as that of a jitted function does: the values of host arrays are looked at before
+they go to a device; those of arrays on a device pass unseen, and so do tracers inside a caller's own `jit`,
+`vmap` or `grad`. `vizsynth.check` looks at them when asked. Shapes, dtypes and keys are always checked.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vizsynth.cpu.winograd import prepare
 from vizsynth.scores import Class, labels_in
-from vizsynth.types import Key, Network
+from vizsynth.types import Images, Key, Network, Target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +44,7 @@ def entry(
     *,
     static: Sequence[str] = (),
     check: Callable[..., None] | None = None,
-    verify: Callable[[Any], None] | None = None,
+    check_images: Callable[[Any], Any] | None = None,
     score: Callable[[Any], Any] = Class,
     many: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -53,13 +52,14 @@ def entry(
 
     Arguments called `net`, `images`, `image`, `target`, `labels` and `key` are checked and brought to one
     form wherever they occur: `target` reaches the function as a score. A `key` that is annotated as `Key` is
-    one; as `Keys`, one or one an image. A radius, `epsilon`, is never rounded up.
+    one; as `Keys`, one or one an image. A radius, `epsilon`, is never rounded up. Where a label that no
+    check can see is outside of the network's classes, or a heatmap is not finite, the result is NaN.
 
     Args:
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
             them compiles anew. All others are traced.
         check: called, before anything is compiled, with those of the arguments that it names; it raises.
-        verify: called with the result where it has values; it warns or raises.
+        check_images: called with images that come from the host, before they go to a device; it raises.
         score: what a bare label means.
         many: whether so many passes of `net` are made that its kernels are worth a transformation.
     """
@@ -82,7 +82,7 @@ def entry(
                     raise TypeError(f"{name} must be given, not None: {_REMEDIES[name]}")
             if given.get("key") is not None:
                 check_key(given["key"], several=not one_key)
-            _check_common(given, score)
+            unseen = _check_common(given, score, check_images)
             for name in static:
                 given[name] = _hashable(given[name])
             if check is not None:
@@ -90,9 +90,7 @@ def entry(
             if "epsilon" in given:
                 given["epsilon"] = _rounded_down(given["epsilon"])
             result = compiled(*bound.args, **bound.kwargs)
-            if verify is not None and all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
-                verify(result)
-            return result
+            return _nan_where_wrong(result, given, unseen)
 
         call.compiled = compiled  # type: ignore[attr-defined]  # how a test counts its programs
         return call
@@ -120,22 +118,31 @@ def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _check_common(given: dict[str, Any], score: Callable[[Any], Any]) -> None:
+def _check_common(
+    given: dict[str, Any], score: Callable[[Any], Any], check_images: Callable[[Any], Any] | None
+) -> list[Array]:
+    """Bring the arguments to one form; return the labels that were not looked at."""
     if "net" in given:
         given["net"] = as_network(given["net"])
-    standardized = getattr(given.get("net"), "standardize", None) is not None
+    unit_range = standardizes(given.get("net"))
     if "images" in given:
-        given["images"] = as_images(given["images"], unit_range=standardized)
+        images = _checked_images(given["images"], unit_range, "images")
+        if check_images is not None and is_on_host(images):
+            check_images(images)
+        given["images"] = jnp.asarray(images)
     if "image" in given:
-        given["image"] = as_image(given["image"], unit_range=standardized)
+        given["image"] = as_image(given["image"], unit_range=unit_range)
+    unseen: list[Array] = []
     for name in ("target", "labels"):
         if name in given and given[name] is not None:
             n = _count(given)
             given[name] = as_score(given[name], given.get("net"), n, given.get("images"), score)
+            unseen += [label for label in labels_in(given[name]) if not is_on_host(label)]
             if name == "labels":
                 given[name] = jnp.broadcast_to(given[name].label, (n,))
     if callable(transform := given.get("transform")):
         given["transform"] = as_pytree(transform)
+    return unseen
 
 
 def _count(given: dict[str, Any]) -> int | None:
@@ -159,7 +166,7 @@ class _Partial(NamedTuple):
 def _hashable(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_hashable(v) for v in value)
-    if isinstance(value, functools.partial):
+    if isinstance(value, partial):
         return _Partial(value.func, value.args, tuple(sorted(value.keywords.items())))
     return value
 
@@ -173,9 +180,9 @@ def _rounded_down(radius: Any) -> Any:
     return np.where(rounded > exact, np.nextafter(rounded, np.zeros_like(rounded)), rounded)
 
 
-def is_concrete(value: Any) -> bool:
-    """Tell whether there are values to look at."""
-    return not isinstance(value, Tracer)
+def is_on_host(value: Any) -> bool:
+    """Tell whether its values can be looked at without waiting: no array on a device, no tracer."""
+    return not isinstance(value, jax.Array)
 
 
 def as_network(net: Any) -> Network:
@@ -191,16 +198,30 @@ def as_pytree(function: Any) -> Any:
     return jax.tree_util.Partial(function) if len(leaves) == 1 and leaves[0] is function else function
 
 
+def standardizes(net: Any) -> bool:
+    """Tell whether the network takes images in [0, 1], and subtracts the mean itself."""
+    return getattr(net, "standardize", None) is not None
+
+
 def as_images(images: Any, *, unit_range: bool = True, name: str = "images") -> Array:
     """Return the batch of images as an array, or say what is wrong with it.
 
     Raises:
         TypeError: integers.
-        ValueError: another shape than `[n, h, w, 3]`; no image; NaN or infinity; values that are
-            not of the range [0, 1] (some slack is left for noise: they must lie in [-1, 2]).
+        ValueError: another shape than `[n, h, w, 3]`; no image. Of images on the host also: NaN or
+            infinity; values that are not of the range [0, 1] (some slack is left for noise: they must
+            lie in [-1, 2]).
     """
-    if not hasattr(images, "shape") or not hasattr(images, "dtype"):
-        images = np.asarray(images)
+    return jnp.asarray(_checked_images(images, unit_range, name))
+
+
+def as_image(image: Any, *, unit_range: bool = True, name: str = "image") -> Array:
+    """Return one image `[h, w, 3]` as an array, or say what is wrong with it."""
+    return jnp.asarray(_checked_image(image, unit_range, name))
+
+
+def _checked_images(images: Any, unit_range: bool, name: str) -> Array | np.ndarray:
+    images = np.asarray(images) if is_on_host(images) else images
     if images.ndim == 3 and images.shape[-1] == 3:
         raise ValueError(f"{name} must be [n, h, w, 3], not one image {images.shape}; give {name}[None]")
     if images.ndim != 4 or images.shape[-1] != 3:
@@ -210,38 +231,37 @@ def as_images(images: Any, *, unit_range: bool = True, name: str = "images") -> 
         elif images.ndim == 4 and images.shape[-1] in (1, 4):
             hint = "; make them RGB first (vizsynth.read_image does)"
         raise ValueError(f"{name} must be [n, h, w, 3], not {tuple(images.shape)}{hint}")
-    _check_values(images, unit_range, name)
-    return jnp.asarray(images)
+    return _checked_pixels(images, unit_range, name)
 
 
-def as_image(image: Any, *, unit_range: bool = True, name: str = "image") -> Array:
-    """Return one image `[h, w, 3]` as an array, or say what is wrong with it."""
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        image = np.asarray(image)
+def _checked_image(image: Any, unit_range: bool, name: str) -> Array | np.ndarray:
+    image = np.asarray(image) if is_on_host(image) else image
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"{name} must be [h, w, 3], not {tuple(image.shape)}")
-    _check_values(image, unit_range, name)
-    return jnp.asarray(image)
+    return _checked_pixels(image, unit_range, name)
 
 
-@jax.jit
-def _extremes(values: Array) -> tuple[Array, Array, Array]:
-    return values.min(), values.max(), (~jnp.isfinite(values)).sum()
-
-
-def _check_values(images: Any, unit_range: bool, name: str) -> None:
+def _checked_pixels(images: Any, unit_range: bool, name: str) -> Array | np.ndarray:
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
             f"{name} must be float in [0, 1], not {images.dtype}; give {name}.astype('float32') / 255"
         )
     if 0 in images.shape:
         raise ValueError(f"{name} {tuple(images.shape)} hold no pixel")
-    if not is_concrete(images):
-        return
-    with jax.ensure_compile_time_eval():  # also where a caller traces around a constant
-        low, high, broken = (float(v) for v in _extremes(images))
-    if broken:
-        raise ValueError(f"{name} hold {broken:.0f} values that are NaN or infinite; mend them first")
+    if is_on_host(images):
+        check_values(images, unit_range, name)
+    return images
+
+
+def check_values(images: Any, unit_range: bool, name: str) -> None:
+    """Raise unless the pixels are finite and, for a network that standardizes, about in [0, 1].
+
+    Arrays on a device are reduced there, and waited for.
+    """
+    low, high = float(images.min()), float(images.max())  # NaN if any pixel is
+    if not np.isfinite([low, high]).all():
+        broken = int((~(np if is_on_host(images) else jnp).isfinite(images)).sum())
+        raise ValueError(f"{name} hold {broken} values that are NaN or infinite; mend them first")
     if unit_range and (low < _LOWEST or high > _HIGHEST):
         remedy = (
             f"they look like 0..255: give {name} / 255"
@@ -259,12 +279,13 @@ def as_score(
 
     Raises:
         TypeError: neither labels nor a score.
-        ValueError: a label that the network has no class for; a number of labels other than n.
+        ValueError: a label on the host that the network has no class for; a number of labels other than n.
     """
     if not callable(target):
         target = score(_as_labels(target, n))
     for label in labels_in(target):
-        _check_labels(label, net, images)
+        if is_on_host(label):
+            check_labels(label, net, images)
     return target
 
 
@@ -295,18 +316,86 @@ def _outputs(net: Any, images: Any) -> Any:
     return net(images)
 
 
-def _check_labels(label: Any, net: Any, images: Any) -> None:
-    if not is_concrete(label):
-        return
-    classes = getattr(net, "num_classes", None)
+def _classes(net: Any, images: Any) -> int | None:
+    """Return how many classes the network has; None where that cannot be told."""
+    if net is None or hasattr(net, "num_classes"):
+        return getattr(net, "num_classes", None)  # None for a trunk: the tap says that there are no logits
+    return None if images is None else _outputs.eval_shape(net, images).shape[-1]
+
+
+def check_labels(label: Any, net: Any, images: Any) -> None:
+    """Raise if a label is outside of the network's classes. One on a device is waited for."""
+    classes = _classes(net, images)
     if classes is None:
-        if net is None or images is None or hasattr(net, "num_classes"):
-            return  # a trunk: the tap says that there are no logits
-        classes = _outputs.eval_shape(net, images).shape[-1]
+        return
     values = np.asarray(label)
     if values.min() < 0 or values.max() >= classes:
         wrong = sorted({int(v) for v in values.reshape(-1) if not 0 <= v < classes})
         raise ValueError(f"label {wrong} is outside the network's {classes} classes 0..{classes - 1}")
+
+
+def _nan_where_wrong(result: R, given: dict[str, Any], labels: list[Array]) -> R:
+    """Return the result, NaN for each image whose label or heatmap is wrong and was not seen at the door."""
+    classes = _classes(given.get("net"), given.get("images")) if labels else None
+    labels = [] if classes is None else labels
+    heatmaps = [] if is_on_host(given.get("heatmaps")) else [given["heatmaps"]]
+    return _nan_unless_sound(result, labels, heatmaps, classes or 0) if labels or heatmaps else result
+
+
+@partial(jax.jit, static_argnames="classes")
+def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], classes: int) -> Any:
+    sound = [jnp.isfinite(maps).all(axis=(1, 2)) for maps in heatmaps]
+    for label in labels:
+        if label.dtype.itemsize < 4:  # a byte knows no thousand
+            label = label.astype(jnp.int32)
+        sound.append((label >= 0) & (label < classes))
+
+    def masked(leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        for mask in sound:
+            # The images' axis is the first or the second; where it cannot be told, both are taken, or all.
+            axes = [i for i, size in enumerate(leaf.shape[:2]) if mask.shape == (size,)]
+            for i in axes:
+                mine = mask.reshape([-1 if i == k else 1 for k in range(leaf.ndim)])
+                leaf = jnp.where(mine, leaf, jnp.nan)
+            if not axes:
+                leaf = jnp.where(mask.all(), leaf, jnp.nan)
+        return leaf
+
+    return jax.tree.map(masked, result)
+
+
+def check(net: Network, images: Images, target: Target = None) -> None:
+    """Raise where images or labels are not what the network takes, on a device too.
+
+    Every function tells of NaN, of images in 0..255 and of labels outside of the classes where it gets them
+    as NumPy arrays, lists or numbers. Arrays on a device pass unseen, as looking at them waits until they
+    are computed: this function does wait. Call it once before a long run, or after a result that is NaN.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        TypeError, ValueError: as any function does for host arrays.
+        jax.errors.ConcretizationTypeError: inside a caller's own `jit`, where there are no values.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> net = vizsynth.load("squeezenet1_1")
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
+        >>> vizsynth.check(net, images, net(images).argmax(-1))
+        >>> vizsynth.check(net, 255 * images)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: images must lie in [0, 1]; these span [...]; they look like 0..255: give images / 255
+    """
+    net = as_network(net)
+    unit_range = standardizes(net)
+    images = as_images(images, unit_range=unit_range)
+    check_values(images, unit_range, "images")
+    if target is not None:
+        for label in labels_in(as_score(target, net, len(images), images)):
+            check_labels(label, net, images)
 
 
 def check_key(key: Any, *, several: bool = False) -> None:

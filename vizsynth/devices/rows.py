@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from vizsynth import images as whole
 from vizsynth import ops as arithmetic
-from vizsynth.core.entry import as_network, is_concrete
+from vizsynth.core.entry import as_network
 from vizsynth.core.pytrees import pytree
 from vizsynth.cpu import convolution
 from vizsynth.cpu.winograd import Kernel
@@ -153,7 +154,8 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: Any) -> Any:
-        there = isinstance(leaf, (jax.Array, np.ndarray)) and is_concrete(leaf)  # not a shape alone
+        # Neither a shape alone nor a tracer.
+        there = isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, Tracer)
         return jax.device_put(leaf, everywhere) if there else leaf
 
     return OverRows(jax.tree.map(placed, net), mesh)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vizsynth.core.chunks import check_count, each
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import check_finite
 from vizsynth.types import Key
 
@@ -32,7 +32,7 @@ def _check(values: Any, samples: int, level: Any, batch_size: int) -> None:
     if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
         raise TypeError("values must be float")
     check_finite(values, "values")
-    if is_concrete(level) and not 0 < float(level) < 1:
+    if is_on_host(level) and not 0 < float(level) < 1:
         raise ValueError(f"level must lie in (0, 1), not {level}")
 
 

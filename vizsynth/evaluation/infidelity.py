@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vizsynth.core.chunks import check_count, each, keys_for
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import check_finite, ratio
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Keys, Network, Target
@@ -61,7 +61,7 @@ def _check(
                 f"perturbations must be [samples, {', '.join(map(str, images.shape))}], not {shape}"
             )
         check_finite(perturbations, "perturbations")
-    if is_concrete(noise) and np.any(np.asarray(noise) <= 0):
+    if is_on_host(noise) and np.any(np.asarray(noise) <= 0):
         raise ValueError(f"noise must be positive, not {noise}")
 
 

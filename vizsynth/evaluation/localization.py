@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import at_size, check_heatmaps, ratio
 from vizsynth.types import Heatmaps
 
@@ -34,7 +34,7 @@ def _check(heatmaps: Any, boxes: Any, size: Any, tolerance: Any = 0) -> None:
     h, w = own if size is None else size
     if tuple(np.shape(boxes)) != (n, 4):
         raise ValueError(f"boxes must be [{n}, 4], one for each map, not {tuple(np.shape(boxes))}")
-    if is_concrete(boxes):
+    if is_on_host(boxes):
         top, left, bottom, right = np.asarray(boxes, np.float64).T
         inside = (top >= 0) & (top < bottom) & (bottom <= h) & (left >= 0) & (left < right) & (right <= w)
         if not inside.all():
@@ -43,7 +43,7 @@ def _check(heatmaps: Any, boxes: Any, size: Any, tolerance: Any = 0) -> None:
                 f"boxes are (top, left, bottom, right), half open, within {h}x{w}; box {which} is "
                 f"{np.asarray(boxes)[which].tolist()}" + ("; give size=" if size is None else "")
             )
-    if is_concrete(tolerance) and not float(tolerance) >= 0:
+    if is_on_host(tolerance) and not float(tolerance) >= 0:
         raise ValueError(f"tolerance must not be negative, not {tolerance}")
 
 

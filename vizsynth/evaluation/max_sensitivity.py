@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vizsynth.core.chunks import check_count, each, keys_for
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import ratio
 from vizsynth.types import Images, Keys, Network, Target
 
@@ -31,7 +31,7 @@ def _check(images: Array, key: Array, samples: int, radius: Any, batch_size: int
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")
     keys_for(key, len(images))
-    if is_concrete(radius) and not 0 < float(radius) < 1:
+    if is_on_host(radius) and not 0 < float(radius) < 1:
         raise ValueError(f"radius must lie in (0, 1), the images' unit, not {radius}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth import images as image_functions
-from vizsynth.core.entry import is_concrete
+from vizsynth.core.entry import is_on_host
 from vizsynth.types import Heatmaps, Images
 
 
@@ -39,7 +39,7 @@ def check_heatmaps(heatmaps: Any, n: int | None = None, size: tuple[int, int] | 
 
 def check_finite(values: Any, name: str) -> None:
     """Raise if any value is NaN or infinite."""
-    if is_concrete(values) and (broken := int((~np.isfinite(np.asarray(values, np.float64))).sum())):
+    if is_on_host(values) and (broken := int((~np.isfinite(np.asarray(values, np.float64))).sum())):
         raise ValueError(f"{name} hold {broken} values that are NaN or infinite")
 
 

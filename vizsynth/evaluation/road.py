@@ -14,7 +14,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Bool, Float
 
 from vizsynth.core.chunks import check_count, each, keys_for
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import at_images, at_least_float32, check_heatmaps, ranks
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate
@@ -81,7 +81,7 @@ def _impute(images: Images, removed: Bool[Array, "n h w"], keys: Array, noise: A
 
 
 def _check_noise(noise: Any) -> None:
-    if is_concrete(noise) and np.any(np.asarray(noise) < 0):
+    if is_on_host(noise) and np.any(np.asarray(noise) < 0):
         raise ValueError(f"noise must not be negative, not {noise}")
 
 
@@ -93,7 +93,7 @@ def _check_removed(images: Array, removed: Any, key: Array, noise: Any) -> None:
         raise ValueError(
             f"removed must be a boolean mask {images.shape[:3]}, not {dtype} {tuple(np.shape(removed))}"
         )
-    if is_concrete(removed) and np.asarray(removed).all(axis=(1, 2)).any():
+    if is_on_host(removed) and np.asarray(removed).all(axis=(1, 2)).any():
         raise ValueError("an image whose every pixel is removed cannot be imputed; leave at least one")
 
 
@@ -137,7 +137,7 @@ def _check(images: Array, heatmaps: Any, key: Array, fractions: Any, noise: Any,
     check_heatmaps(heatmaps, len(images), (images.shape[1], images.shape[2]))
     if np.ndim(fractions) != 1 or np.size(fractions) == 0:
         raise ValueError(f"fractions must be a list of numbers, not {fractions}")
-    if any(is_concrete(f) and not 0 <= float(f) < 1 for f in fractions):
+    if any(is_on_host(f) and not 0 <= float(f) < 1 for f in fractions):
         raise ValueError(f"fractions must lie in [0, 1), so that some pixels are left, not {fractions}")
 
 

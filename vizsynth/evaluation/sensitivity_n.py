@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.core.chunks import check_count, each, keys_for
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.evaluation.pixels import at_images, check_baseline, check_heatmaps, like, ranks, ratio
 from vizsynth.taps import evaluate
 from vizsynth.types import Heatmaps, Images, Keys, Network, Target
@@ -46,7 +46,7 @@ def _check(
     if np.ndim(sizes) != 1 or np.size(sizes) == 0:
         raise ValueError(f"sizes must be a list of numbers of pixels, not {sizes}")
     pixels = images.shape[1] * images.shape[2]
-    if any(is_concrete(s) and not (0 < int(s) < pixels and int(s) == s) for s in sizes):
+    if any(is_on_host(s) and not (0 < int(s) < pixels and int(s) == s) for s in sizes):
         raise ValueError(f"sizes are whole numbers of pixels between 1 and {pixels - 1}, not {sizes}")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import as_network, entry, is_concrete
+from vizsynth.core.entry import as_network, entry, is_on_host
 from vizsynth.replay.fields import fields
 from vizsynth.taps import run, shapes
 from vizsynth.types import Images, Network
@@ -133,7 +133,7 @@ def _check(net: Network, images: Array, patches: Patches, layer: str, indices: A
             f"indices must be {len(images)} whole numbers, one an image, not {np.shape(indices)} of "
             f"{getattr(indices, 'dtype', type(indices).__name__)}"
         )
-    if is_concrete(indices) and (np.min(indices) < NO_IMAGE or np.max(indices) > _LARGEST):
+    if is_on_host(indices) and (np.min(indices) < NO_IMAGE or np.max(indices) > _LARGEST):
         raise ValueError(f"indices lie in 0..{_LARGEST}, or are -1 for what is no image")
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from vizsynth import ops
 from vizsynth.core.chunks import check_count, each
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
+from vizsynth.maps.grad_cam import layer_maps
 from vizsynth.replay import ablation, incremental
 from vizsynth.replay.ablation import Ablated
 from vizsynth.replay.linearity import is_affine
@@ -25,7 +25,7 @@ def _check(batch_size: int) -> None:
     check_count(batch_size, "batch_size")
 
 
-@entry(static=("layer", "batch_size"), check=_check, verify=warn_if_empty)
+@entry(static=("layer", "batch_size"), check=_check)
 def ablation_cam(
     net: Network, images: Images, target: Target, *, layer: str, batch_size: int = 32
 ) -> Heatmaps:

@@ -4,28 +4,14 @@ Zhou, Khosla, Lapedriza, Oliva & Torralba, Learning Deep Features for Discrimina
 section 2.
 """
 
-import warnings
-
 import jax.numpy as jnp
-import numpy as np
 
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import TOO_LARGE, layer_gradient
+from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-def _refuse(maps: Heatmaps) -> None:
-    values = np.asarray(maps)
-    if np.isnan(values).any():
-        raise ValueError(
-            "CAM needs a layer that global average pooling and a linear classifier follow; this layer is not "
-            "one; take the last layer of maps, or use vizsynth.grad_cam, which is for any layer"
-        )
-    if not np.isfinite(values).all():
-        warnings.warn(f"the map is not finite: {TOO_LARGE}", stacklevel=3)
-
-
-@entry(static=("layer",), verify=_refuse)
+@entry(static=("layer",))
 def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return M_c = Σ_k w_k^c A^k, the maps that global average pooling sums, by the class's weights (eq. 2).
 
@@ -41,13 +27,12 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled, without the bias; their mean is
-        S_c − b_c. torch-cam scales each to [0, 1].
+        S_c − b_c. torch-cam scales each to [0, 1]. The map is NaN where the maps of the layer do not enter
+        the score by their mean alone: `grad_cam` is for such layers. A map that overflows is infinite.
 
     Raises:
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent. Also a layer whose maps do not enter the score by
-            their mean alone: `grad_cam` is for those. Inside a caller's own `jit`, where nothing can be
-            raised, the map is NaN. One that overflows is infinite.
+            not have, or that has no spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -4,11 +4,8 @@ Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, Grad-CAM: Visual Explanation
 Gradient-based Localization, 2016, section 3.
 """
 
-import warnings
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from vizsynth.core.entry import entry
@@ -47,32 +44,7 @@ def layer_gradient(net: Network, images: Images, target: Score, layer: str) -> t
     return A, jax.grad(y)(A)
 
 
-TOO_LARGE = (
-    "numbers grow too large for their precision on the way; look at the network's weights, or give it and "
-    "the images in a wider one (vizsynth.models.with_precision)"
-)
-
-
-def warn_if_empty(heatmaps: Heatmaps) -> None:
-    """Warn of maps that are zero everywhere after the ReLU, and of those that are not finite."""
-    values = np.asarray(heatmaps)
-    broken = ~np.isfinite(values).all(axis=(1, 2))
-    empty = ~broken & ~(values > 0).any(axis=(1, 2))
-    for which, what in (
-        (broken, f"not finite: {TOO_LARGE}"),
-        (
-            empty,
-            "zero everywhere: at this layer nothing speaks for the target, and the ReLU took away what "
-            "speaks against it; try the target that the network predicts, a later layer, or the signed map "
-            "of vizsynth.hires_cam",
-        ),
-    ):
-        if which.any():
-            maps = "the map" if len(values) == 1 else f"{which.sum()} of {len(values)} maps"
-            warnings.warn(f"{maps} is {what}", stacklevel=3)
-
-
-@entry(static=("layer",), verify=warn_if_empty)
+@entry(static=("layer",))
 def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = relu(Σ_k α_k A^k), α_k = (1/Z) Σ_ij ∂y^c/∂A^k_ij (section 3, eq. 1 and 2).
 
@@ -87,6 +59,11 @@ def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Hea
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled
         (`vizsynth.images.upsample` and `normalize` bring them to the image). Captum's
         `LayerGradCam` leaves out the ReLU by default; pytorch-grad-cam scales each map to [0, 1].
+
+        A map of zeros: nothing at this layer speaks for the target, and the ReLU took away what speaks
+        against it. Try the target that the network predicts, a later layer, or the signed map of
+        `hires_cam`. A map that is not finite, of finite images: numbers grow too large for their precision
+        on the way; give network and images in a wider one (`vizsynth.models.with_precision`).
 
     Raises:
         TypeError, ValueError: images or a target that the network cannot take; a layer that it does

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.core.chunks import check_count, total
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.taps import evaluate
 from vizsynth.types import Images, Network, Score, Target
 
@@ -144,7 +144,7 @@ def completeness(
 def _check_adaptive(images: Array, baseline: Any, batch_size: int, max_steps: int, tolerance: Any):
     _check(images, baseline, batch_size)
     check_count(max_steps, "max_steps")
-    if is_concrete(tolerance) and not float(tolerance) > 0:
+    if is_on_host(tolerance) and not float(tolerance) > 0:
         raise ValueError(f"tolerance must be positive, not {tolerance}")
 
 

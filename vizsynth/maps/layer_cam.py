@@ -7,11 +7,11 @@ Jiang, Zhang, Hou, Cheng & Wei, LayerCAM: Exploring Hierarchical Class Activatio
 import jax
 
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import layer_gradient, warn_if_empty
+from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-@entry(static=("layer",), verify=warn_if_empty)
+@entry(static=("layer",))
 def layer_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = relu(Σ_k relu(g_k) ⊙ A^k), each position weighted by its own gradient (eq. 5 to 7).
 

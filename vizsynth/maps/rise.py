@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vizsynth.core.chunks import check_count, keys_for, total
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.images import resize
 from vizsynth.scores import Probability
 from vizsynth.taps import evaluate
@@ -25,7 +25,7 @@ def _check(images: Array, key: Array, samples: int, cells: int, keep: Any, batch
     keys_for(key, len(images))
     if cells > min(images.shape[1:3]):
         raise ValueError(f"a grid of {cells} cells does not fit in images {images.shape[1:3]}; give fewer")
-    if is_concrete(keep) and not 0 < np.asarray(keep) <= 1:
+    if is_on_host(keep) and not 0 < np.asarray(keep) <= 1:
         raise ValueError(f"keep must be a probability above 0, not {keep}")
 
 

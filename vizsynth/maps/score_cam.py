@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from vizsynth import images as image_functions
 from vizsynth.core.chunks import check_count, each
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import layer_maps, warn_if_empty
+from vizsynth.maps.grad_cam import layer_maps
 from vizsynth.taps import evaluate
 from vizsynth.types import Heatmaps, Images, Network, Target
 
@@ -23,7 +23,7 @@ def _check(batch_size: int) -> None:
     check_count(batch_size, "batch_size")
 
 
-@entry(static=("layer", "upsample", "batch_size"), check=_check, verify=warn_if_empty, many=True)
+@entry(static=("layer", "upsample", "batch_size"), check=_check, many=True)
 def score_cam(
     net: Network,
     images: Images,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vizsynth.core.chunks import check_count, fold, keys_for, masked_sum
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.maps.gradient import gradient
 from vizsynth.types import Images, Keys, Network, Target
 
@@ -34,7 +34,7 @@ def _check(samples: int, batch_size: int, noise: Any, images: Array, key: Array)
     check_count(samples, "samples")
     check_count(batch_size, "batch_size")
     keys_for(key, len(images))
-    if is_concrete(noise) and np.any(np.asarray(noise) < 0):
+    if is_on_host(noise) and np.any(np.asarray(noise) < 0):
         raise ValueError(f"noise must not be negative, not {noise}")
 
 

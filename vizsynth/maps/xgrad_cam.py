@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vizsynth.core.entry import entry
-from vizsynth.maps.grad_cam import layer_gradient, warn_if_empty
+from vizsynth.maps.grad_cam import layer_gradient
 from vizsynth.types import Heatmaps, Images, Network, Target
 
 
-@entry(static=("layer",), verify=warn_if_empty)
+@entry(static=("layer",))
 def xgrad_cam(
     net: Network, images: Images, target: Target, *, layer: str, eps: float | Array = 1e-7
 ) -> Heatmaps:

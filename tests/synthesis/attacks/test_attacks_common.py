@@ -106,6 +106,15 @@ def test_in_its_range_and_the_same_from_numpy(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE)
+def test_a_label_that_no_check_sees_gives_nan(row: Row) -> None:
+    images = pictures()
+    for wrong in (CLASSES, -1):
+        found = call(row, images, labels(images).at[0].set(wrong))
+        assert jnp.isnan(found[0]).all()
+        assert jnp.isfinite(found[1:]).all()
+
+
+@pytest.mark.parametrize("row", TABLE)
 def test_an_image_does_not_depend_on_its_batch(row: Row) -> None:
     images = pictures(5)
     y = labels(images)

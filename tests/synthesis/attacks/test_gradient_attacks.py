@@ -347,7 +347,7 @@ def test_says_what_is_wrong(attack: Any, options: dict[str, Any], error: type, m
 
 def test_images_outside_the_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must lie there; these span .* give images.clip\(0, 1\)"):
-        vizsynth.fgsm(affine(), pictures() * 2 - 1, 0, epsilon=0.1)
+        vizsynth.fgsm(affine(), np.asarray(pictures() * 2 - 1), 0, epsilon=0.1)
     with pytest.raises(ValueError, match="start must have the shape of the images"):
         vizsynth.pgd(network(), pictures(), 0, epsilon=0.1, start=pictures(2))
     with pytest.raises(ValueError, match="decay must not be negative"):

@@ -160,7 +160,7 @@ def test_what_no_atlas_is_of() -> None:
     with pytest.raises(ValueError, match=r"activations must be \[N, c\]"):
         vizsynth.whitening(jnp.ones((0, 4)))
     with pytest.raises(ValueError, match=r"layout hold NaN"):
-        vizsynth.atlas_cells(ones, jnp.full((4, 2), jnp.nan))
+        vizsynth.atlas_cells(ones, np.full((4, 2), np.nan))
     with pytest.raises(ValueError, match="grid must be positive"):
         vizsynth.atlas_cells(ones, jnp.ones((4, 2)), grid=0)
     with pytest.raises(ValueError, match="least must be at least 1"):

@@ -71,13 +71,15 @@ def test_each_image_may_have_its_style():
 def test_styles_that_do_not_exist_are_refused(style, kind, message):
     with pytest.raises(kind, match=message):
         vizsynth.stylize(small(), random_images(2, 9, 11), style)
+    if isinstance(style, int) and kind is ValueError:
+        assert np.isnan(vizsynth.stylize(small(), random_images(2, 9, 11), jnp.asarray(style))).all()
 
 
 def test_what_cannot_be_stylized_is_refused():
     with pytest.raises(ValueError, match="at least 5x5 pixels"):
         vizsynth.stylize(small(), random_images(1, 4, 9))
     with pytest.raises(ValueError, match=r"look like 0\.\.255"):
-        vizsynth.stylize(small(), random_images(1, 9, 9) * 255)
+        vizsynth.stylize(small(), np.asarray(random_images(1, 9, 9)) * 255)
     with pytest.raises(TypeError, match="must be a stylizer"):
         vizsynth.stylize(tiny("vgg").net, random_images(1, 9, 9))
 
@@ -157,8 +159,7 @@ def test_a_training_goes_on_where_it_was(tmp_path):
 def test_a_training_stands_still_where_it_diverges():
     net, made = tiny("vgg").net, stylizer("ab", widths=(3, 4, 5), blocks=1, key=jax.random.key(0))
     options = OPTIONS | {"learning_rate": float("inf"), "optimizer": optax.sgd}
-    with pytest.warns(UserWarning, match="step 0 gave NaN or infinity"):
-        result = vizsynth.train_style(net, made, PHOTOS, STYLES, key=jax.random.key(7), steps=1, **options)
+    result = vizsynth.train_style(net, made, PHOTOS, STYLES, key=jax.random.key(7), steps=1, **options)
     assert int(result.state.step) == 0 and np.isnan(result.trace).all()
     equal(result.state, ascent.init(made, optax.sgd(0.1), key=jax.random.key(7)))
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from optax.projections import projection_linf_ball
 
 from vizsynth.core.chunks import check_count, keys_for, total
-from vizsynth.core.entry import is_concrete
+from vizsynth.core.entry import is_on_host
 from vizsynth.scores import LogProbability
 from vizsynth.taps import evaluate, run, shapes
 from vizsynth.types import Image, Images, Key, Labels, Logits, Network
@@ -285,7 +285,7 @@ def check_attack(
     ball: Ball | None = None,
     key: Array | None = None,
 ) -> None:
-    """Raise if images do not lie in [0, 1], or a number is not positive (a step) or negative (a radius).
+    """Raise if a step is not positive, a radius negative or too large, or the network has one class alone.
 
     `ball` is the one that `epsilon` is a radius of.
     """
@@ -296,25 +296,22 @@ def check_attack(
     for name, value in numbers.items():
         check_positive(value, name, n)
     epsilon = numbers.get("epsilon")
-    if ball is linf_ball and is_concrete(epsilon) and np.any(np.asarray(epsilon) > 1):
+    if ball is linf_ball and is_on_host(epsilon) and np.any(np.asarray(epsilon) > 1):
         raise ValueError(
             f"epsilon is a share of the range [0, 1] of a pixel, so at most 1, not {epsilon}; "
             f"of 255 grey values, give {epsilon} / 255"
         )
-    check_range(images)
 
 
-def check_range(images: Array) -> None:
+def check_range(images: np.ndarray) -> None:
     """Raise if images do not lie in [0, 1]."""
-    if is_concrete(images):
-        with jax.ensure_compile_time_eval():
-            low, high = float(images.min()), float(images.max())
-        if low < -_SLACK or high > 1 + _SLACK:
-            raise ValueError(
-                "an attack keeps its images in [0, 1], so they must lie there; "
-                f"these span [{low:.4g}, {high:.4g}]; "
-                "give images.clip(0, 1), to a network that standardizes inside"
-            )
+    low, high = float(images.min()), float(images.max())
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise ValueError(
+            "an attack keeps its images in [0, 1], so they must lie there; "
+            f"these span [{low:.4g}, {high:.4g}]; "
+            "give images.clip(0, 1), to a network that standardizes inside"
+        )
 
 
 def check_classes(net: Any, images: Array) -> None:
@@ -328,7 +325,7 @@ def check_positive(value: Any, name: str, n: int) -> None:
     shape = np.shape(value)
     if shape not in ((), (n,)):
         raise ValueError(f"{name} is one number, or one for each of the {n} images, not an array {shape}")
-    if is_concrete(value):
+    if is_on_host(value):
         values = np.asarray(value, np.float64)
         if name == "epsilon" and not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError(f"epsilon must be at least 0 and finite, not {value}; 0 gives the images back")

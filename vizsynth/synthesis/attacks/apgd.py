@@ -23,6 +23,7 @@ from vizsynth.synthesis.attacks.adversarial import (
     along,
     best_other,
     check_attack,
+    check_range,
     check_start,
     class_count,
     linf_ball,
@@ -245,7 +246,7 @@ def difference_of_logits_ratio(logits: Logits, labels: Labels) -> Numbers:
     return -(mine - best_other(logits, labels)) / (largest[:, 0] - largest[:, 2] + 1e-12)
 
 
-@entry(static=("ball", "steps", "restarts", "targeted"), check=_check, many=True)
+@entry(static=("ball", "steps", "restarts", "targeted"), check=_check, check_images=check_range, many=True)
 def apgd_ce(
     net: Network,
     images: Images,
@@ -319,7 +320,7 @@ def apgd_ce(
     )
 
 
-@entry(static=("ball", "steps", "restarts"), check=_check_dlr, many=True)
+@entry(static=("ball", "steps", "restarts"), check=_check_dlr, check_images=check_range, many=True)
 def apgd_dlr(
     net: Network,
     images: Images,

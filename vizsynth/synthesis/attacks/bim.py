@@ -14,6 +14,7 @@ from vizsynth.synthesis.attacks.adversarial import (
     Radius,
     Transform,
     check_attack,
+    check_range,
     check_transform,
     climb,
     expected_gradient,
@@ -40,7 +41,9 @@ def _check(
     check_attack(net, images, {"epsilon": epsilon, "step_size": step_size}, ball=linf_ball, key=key)
 
 
-@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
+@entry(
+    static=("steps", "targeted", "samples", "batch_size"), check=_check, check_images=check_range, many=True
+)
 def bim(
     net: Network,
     images: Images,

@@ -13,8 +13,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import entry, is_concrete
-from vizsynth.synthesis.attacks.adversarial import best_other, check_attack, logits_of, where
+from vizsynth.core.entry import entry, is_on_host
+from vizsynth.synthesis.attacks.adversarial import best_other, check_attack, check_range, logits_of, where
 from vizsynth.types import Images, Labels, Logits, Network
 
 Numbers = Float[Array, " n"]
@@ -61,7 +61,7 @@ def _check(
     check_count(searches, "searches")
     check_count(steps, "steps")
     check_attack(net, images, {"c": c, "learning_rate": learning_rate})
-    if is_concrete(confidence) and not np.all(np.asarray(confidence) >= 0):
+    if is_on_host(confidence) and not np.all(np.asarray(confidence) >= 0):
         raise ValueError(f"confidence must not be negative, not {confidence}; the least is 0")
 
 
@@ -72,7 +72,7 @@ def _margin(logits: Logits, labels: Labels, targeted: bool) -> Numbers:
     return other - mine if targeted else mine - other
 
 
-@entry(static=("searches", "steps", "targeted"), check=_check, many=True)
+@entry(static=("searches", "steps", "targeted"), check=_check, check_images=check_range, many=True)
 def carlini_wagner(
     net: Network,
     images: Images,

@@ -15,9 +15,10 @@ from jaxtyping import Array, Bool, Int
 from optax.projections import projection_box
 
 from vizsynth.core.chunks import check_count, each
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     check_attack,
+    check_range,
     class_count,
     l2_norm,
     logits_of,
@@ -46,7 +47,7 @@ def check_deepfool(
     check_count(batch_size, "batch_size")
     check_attack(net, images, {})
     for name, value, usual in (("overshoot", overshoot, 0.02), ("margin", margin, 0)):
-        if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+        if is_on_host(value) and not np.all(np.asarray(value) >= 0):
             raise ValueError(f"{name} must not be negative, not {value}; the paper's is {usual}")
     if candidates is None:
         return
@@ -173,7 +174,7 @@ def _moved(
     return end.x, end.fooled
 
 
-@entry(static=("steps", "candidates", "batch_size"), check=_check, many=True)
+@entry(static=("steps", "candidates", "batch_size"), check=_check, check_images=check_range, many=True)
 def deepfool(
     net: Network,
     images: Images,

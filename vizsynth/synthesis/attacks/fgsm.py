@@ -13,6 +13,7 @@ from vizsynth.synthesis.attacks.adversarial import (
     Radius,
     along,
     check_attack,
+    check_range,
     expected_gradient,
     linf_ball,
     one_an_image,
@@ -25,7 +26,7 @@ def _check(net: Any, images: Array, epsilon: Any, **_: Any) -> None:
     check_attack(net, images, {"epsilon": epsilon}, ball=linf_ball)
 
 
-@entry(static=("targeted",), check=_check)
+@entry(static=("targeted",), check=_check, check_images=check_range)
 def fgsm(
     net: Network,
     images: Images,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import best_other, check_classes, l2_norm, logits_of, where
 from vizsynth.types import Images, Labels, Network, Synthesis
 
@@ -29,7 +29,7 @@ class Fooled(NamedTuple):
 def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_: Any) -> None:
     check_count(steps, "steps")
     check_classes(net, images)
-    if is_concrete(step_size) and not (np.asarray(step_size) > 0).all():
+    if is_on_host(step_size) and not (np.asarray(step_size) > 0).all():
         raise ValueError(f"step_size must be above 0, not {step_size}")
 
 

@@ -11,13 +11,14 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     TRANSFORMS,
     Radius,
     Transform,
     along,
     check_attack,
+    check_range,
     check_transform,
     expected_gradient,
     linf_ball,
@@ -46,11 +47,13 @@ def _check(
     check_transform(transform, samples, batch_size, key)
     numbers = {"epsilon": epsilon} | ({} if step_size is None else {"step_size": step_size})
     check_attack(net, images, numbers, ball=linf_ball, key=key)
-    if is_concrete(decay) and not np.all(np.asarray(decay) >= 0):
+    if is_on_host(decay) and not np.all(np.asarray(decay) >= 0):
         raise ValueError(f"decay must not be negative, not {decay}; 0 is bim, 1 the paper's")
 
 
-@entry(static=("steps", "targeted", "samples", "batch_size"), check=_check, many=True)
+@entry(
+    static=("steps", "targeted", "samples", "batch_size"), check=_check, check_images=check_range, many=True
+)
 def mi_fgsm(
     net: Network,
     images: Images,

@@ -17,6 +17,7 @@ from vizsynth.synthesis.attacks.adversarial import (
     Radius,
     Transform,
     check_attack,
+    check_range,
     check_start,
     check_transform,
     climb,
@@ -95,7 +96,7 @@ def _pgd(
 _STATIC = ("steps", "targeted", "samples", "batch_size")
 
 
-@entry(static=_STATIC, check=_check_linf, many=True)
+@entry(static=_STATIC, check=_check_linf, check_images=check_range, many=True)
 def pgd(
     net: Network,
     images: Images,
@@ -166,7 +167,7 @@ def pgd(
     )
 
 
-@entry(static=_STATIC, check=_check_l2, many=True)
+@entry(static=_STATIC, check=_check_l2, check_images=check_range, many=True)
 def pgd_l2(
     net: Network,
     images: Images,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from optax.projections import projection_box
 
 from vizsynth.core.chunks import check_count, each, fold
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.synthesis.attacks.adversarial import (
     Ball,
     check_attack,
@@ -59,10 +59,9 @@ def _check_rate(net: Any, images: Array, perturbation: Any, batch_size: int) -> 
         raise ValueError(
             f"perturbation must have the shape of one image, {images.shape[1:]}, not {np.shape(perturbation)}"
         )
-    check_range(images)
 
 
-@entry(static=("batch_size",), check=_check_rate)
+@entry(static=("batch_size",), check=_check_rate, check_images=check_range)
 def fooling_rate(
     net: Network, images: Images, *, perturbation: Image, batch_size: int = 32
 ) -> Float[Array, ""]:
@@ -112,13 +111,18 @@ def _check(
         raise TypeError(f"ball must be vizsynth.linf_ball or vizsynth.l2_ball, not {ball!r}")
     if np.shape(epsilon) != ():
         raise ValueError(f"one perturbation has one epsilon, not an array {np.shape(epsilon)}")
-    if is_concrete(rate) and not 0 < float(rate) <= 1:
+    if is_on_host(rate) and not 0 < float(rate) <= 1:
         raise ValueError(f"rate must be a share above 0 and at most 1, not {rate}")
     check_attack(net, images, {"epsilon": epsilon}, ball=ball)
     check_deepfool(net, images, **deepfool)
 
 
-@entry(static=("ball", "epochs", "steps", "candidates", "batch_size"), check=_check, many=True)
+@entry(
+    static=("ball", "epochs", "steps", "candidates", "batch_size"),
+    check=_check,
+    check_images=check_range,
+    many=True,
+)
 def universal_perturbation(
     net: Network,
     images: Images,

@@ -15,7 +15,7 @@ from vizsynth.core.entry import entry
 from vizsynth.ops import adaptive_mean_pool
 from vizsynth.parametrizations import Fourier
 from vizsynth.scores import Direction, LayerNorm
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
 from vizsynth.taps import run, shapes
 from vizsynth.transforms import standard
 from vizsynth.types import Image, Keys, Network, Synthesis
@@ -59,7 +59,7 @@ def _check(
 _STATIC = ("layer", "cells", "steps", "size", "optimizer", "batch_size")
 
 
-@entry(static=_STATIC, check=_check, verify=warn_if_diverged, many=True)
+@entry(static=_STATIC, check=_check, many=True)
 def activation_grid(
     net: Network,
     image: Image,

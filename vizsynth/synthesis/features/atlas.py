@@ -14,10 +14,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core import chunks
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.parametrizations import Fourier
 from vizsynth.scores import Direction
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
 from vizsynth.transforms import standard
 from vizsynth.types import Keys, Network, Synthesis
 
@@ -42,9 +42,9 @@ def _check_cells(activations: Any, layout: Any, grid: Any, least: Any) -> None:
     if min(_rows_and_columns(grid)) < 1:
         raise ValueError(f"grid must be positive, not {grid}")
     for name, values in (("activations", activations), ("layout", layout)):
-        if is_concrete(values) and not np.isfinite(np.asarray(values)).all():
+        if is_on_host(values) and not np.isfinite(np.asarray(values)).all():
             raise ValueError(f"{name} hold NaN or infinity")
-    if is_concrete(least) and least < 1:
+    if is_on_host(least) and least < 1:
         raise ValueError(f"least must be at least 1, not {least}: an empty cell has no direction")
 
 
@@ -99,7 +99,7 @@ def atlas_cells(
 def _check_whitening(activations: Any, ridge: Any) -> None:
     if np.ndim(activations) != 2 or 0 in np.shape(activations):
         raise ValueError(f"activations must be [N, c], not {np.shape(activations)}")
-    if is_concrete(ridge) and not float(ridge) >= 0:
+    if is_on_host(ridge) and not float(ridge) >= 0:
         raise ValueError(f"ridge must be at least 0, not {ridge}")
 
 
@@ -146,7 +146,6 @@ def _check(
 @entry(
     static=("layer", "steps", "size", "optimizer", "batch_size"),
     check=_check,
-    verify=warn_if_diverged,
     many=True,
 )
 def activation_atlas(

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vizsynth import priors
 from vizsynth.core.entry import entry
 from vizsynth.parametrizations import Fourier
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
 from vizsynth.transforms import standard
 from vizsynth.types import Keys, Network, Synthesis, Target
 
@@ -23,7 +23,7 @@ def _check(
     check_pictures(net, target, size, transform, steps, state, key)
 
 
-@entry(static=("steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("steps", "size", "optimizer"), check=_check, many=True)
 def visualize_class(
     net: Network,
     target: Target,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vizsynth.core.chunks import check_count, keys_for
-from vizsynth.core.entry import as_images, check_key, entry, is_concrete
+from vizsynth.core.entry import as_images, check_key, entry, is_on_host
 from vizsynth.core.pytrees import pytree
 from vizsynth.devices.rows import roll_of
 from vizsynth.images import Pixels, transform_affine
@@ -168,10 +168,10 @@ def _check(
         raise ValueError(
             f"octave_scale must be above 1, not {octave_scale}: each octave is that much smaller"
         )
-    if is_concrete(step_size) and not 0 < np.asarray(step_size) < np.inf:
+    if is_on_host(step_size) and not 0 < np.asarray(step_size) < np.inf:
         raise ValueError(f"step_size must be above 0, in units of intensity, not {step_size}")
-    whole = not is_concrete(jitter) or np.issubdtype(np.asarray(jitter).dtype, np.integer)
-    if not whole or (is_concrete(jitter) and np.asarray(jitter) < 0):
+    whole = not is_on_host(jitter) or np.issubdtype(np.asarray(jitter).dtype, np.integer)
+    if not whole or (is_on_host(jitter) and np.asarray(jitter) < 0):
         raise ValueError(f"jitter must be a whole number of pixels, at least 0, not {jitter}")
     if (target is None) == (layer is None):
         given = "neither" if layer is None else "both"
@@ -393,7 +393,7 @@ def deepdream_zoom(
     check_count(frames, "frames")
     if isinstance(done, bool) or not isinstance(done, int) or done < 0:
         raise ValueError(f"done must be a number of frames, at least 0, not {done!r}")
-    if is_concrete(zoom) and not 0 <= np.asarray(zoom) < 1:
+    if is_on_host(zoom) and not 0 <= np.asarray(zoom) < 1:
         raise ValueError(f"zoom must be a share of each side, in [0, 1), not {zoom}")
     images = as_images(images)
     check_key(key, several=True)

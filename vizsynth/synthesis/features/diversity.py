@@ -19,7 +19,6 @@ from vizsynth.synthesis.features.pictures import (
     check_pictures,
     check_together,
     maximize_together,
-    warn_if_diverged,
 )
 from vizsynth.transforms import standard
 from vizsynth.types import Activations, Key, Network, Synthesis, Target
@@ -63,9 +62,7 @@ def _check(
         raise ValueError(f"diverse pictures are of one target, not of {asked}")
 
 
-@entry(
-    static=("layer", "count", "steps", "size", "optimizer"), check=_check, verify=warn_if_diverged, many=True
-)
+@entry(static=("layer", "count", "steps", "size", "optimizer"), check=_check, many=True)
 def visualize_diverse(
     net: Network,
     target: Target,

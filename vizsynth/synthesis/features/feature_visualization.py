@@ -14,7 +14,7 @@ from jaxtyping import Array
 from vizsynth.core import chunks
 from vizsynth.core.entry import entry
 from vizsynth.parametrizations import Fourier
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
 from vizsynth.transforms import standard
 from vizsynth.types import Keys, Network, Synthesis, Target
 
@@ -35,7 +35,7 @@ def _check(
         chunks.check_count(batch_size, "batch_size")
 
 
-@entry(static=("steps", "size", "optimizer", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("steps", "size", "optimizer", "batch_size"), check=_check, many=True)
 def visualize_feature(
     net: Network,
     target: Target,

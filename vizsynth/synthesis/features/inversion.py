@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from vizsynth import ascent, priors
 from vizsynth.core.chunks import keys_for
-from vizsynth.core.entry import as_images, as_network, entry, is_concrete
+from vizsynth.core.entry import as_images, as_network, entry, is_on_host
 from vizsynth.parametrizations import Fourier
-from vizsynth.synthesis.features.pictures import Optimizer, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer
 from vizsynth.taps import features, run, shapes
 from vizsynth.types import Image, Images, Key, Keys, Network, Synthesis
 
@@ -159,12 +159,12 @@ def _check(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps must be an integer of at least 0, not {steps!r}")
     for name, value in (("alpha_weight", alpha_weight), ("tv_weight", tv_weight)):
-        if is_concrete(value) and not 0 <= np.asarray(value) < np.inf:
+        if is_on_host(value) and not 0 <= np.asarray(value) < np.inf:
             raise ValueError(f"{name} must be at least 0, not {value}")
     for name, value in (("alpha", alpha), ("beta", beta)):
-        if is_concrete(value) and not 1 <= np.asarray(value) < np.inf:
+        if is_on_host(value) and not 1 <= np.asarray(value) < np.inf:
             raise ValueError(f"{name} must be at least 1, not {value}: below, the gradient has no bound")
-    if is_concrete(learning_rate) and not 0 < np.asarray(learning_rate) < np.inf:
+    if is_on_host(learning_rate) and not 0 < np.asarray(learning_rate) < np.inf:
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
     if state is None and key is None:
         raise TypeError("a run that begins needs a key: key=jax.random.key(seed)")
@@ -175,7 +175,7 @@ def _check(
     _check_layer(net, images, layer)
 
 
-@entry(static=("layer", "steps", "alpha", "optimizer"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("layer", "steps", "alpha", "optimizer"), check=_check, many=True)
 def invert(
     net: Network,
     images: Images,

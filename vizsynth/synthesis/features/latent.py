@@ -16,11 +16,11 @@ from jaxtyping import Array, Float
 
 from vizsynth import updates
 from vizsynth.core import chunks
-from vizsynth.core.entry import entry, is_concrete
+from vizsynth.core.entry import entry, is_on_host
 from vizsynth.core.pytrees import pytree
 from vizsynth.parametrizations import Latent
 from vizsynth.synthesis.features import pictures
-from vizsynth.synthesis.features.pictures import Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Size, check_pictures, maximize
 from vizsynth.transforms import none
 from vizsynth.types import Image, Keys, Network, Synthesis, Target
 
@@ -108,11 +108,11 @@ def _check(
             np.broadcast_shapes(np.shape(bound), shape)
         except ValueError:
             raise ValueError(f"{name} {np.shape(bound)} does not fit codes of the shape {shape}") from None
-        if is_concrete(bound) and not (sign * np.asarray(bound) <= 0).all():
+        if is_on_host(bound) and not (sign * np.asarray(bound) <= 0).all():
             raise ValueError("low must be at most 0 and high at least 0: codes decay towards 0")
-    if is_concrete(decay) and not 0 <= float(decay) <= 1:
+    if is_on_host(decay) and not 0 <= float(decay) <= 1:
         raise ValueError(f"decay is a factor in [0, 1], not {decay}: 1 leaves the code as it is")
-    if is_concrete(over) and not float(over) > 0:
+    if is_on_host(over) and not float(over) > 0:
         raise ValueError(f"over must be above 0, not {over}: in so many steps the learning rate falls")
     if start is not None and np.shape(start)[1:] != shape:
         raise ValueError(f"start must be codes [n, {', '.join(map(str, shape))}], not {np.shape(start)}")
@@ -132,7 +132,7 @@ def _count(target: Any, key: Any, start: Any) -> int:
     return max(n, begun)
 
 
-@entry(static=("shape", "steps", "size", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("shape", "steps", "size", "batch_size"), check=_check, many=True)
 def visualize_latent(
     net: Network,
     target: Target,

@@ -27,7 +27,6 @@ from vizsynth.synthesis.features.pictures import (
     check_pictures,
     count,
     maximize,
-    warn_if_diverged,
 )
 from vizsynth.taps import features
 from vizsynth.types import Image, Images, Key, Keys, Network, Synthesis, Target
@@ -375,7 +374,7 @@ def _check(
         raise ValueError(f"{n} starts make {n} pictures: give one target and one key, or {n}, not {made}")
 
 
-@entry(static=("steps", "window", "batch_size"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("steps", "window", "batch_size"), check=_check, many=True)
 def visualize_facets(
     net: Network,
     target: Target,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vizsynth import ascent, scores
 from vizsynth.core import chunks
 from vizsynth.core.chunks import keys_for
-from vizsynth.core.entry import is_concrete
+from vizsynth.core.entry import is_on_host
 from vizsynth.taps import evaluate, run, shapes
 from vizsynth.types import Activations, Image, Key, Keys, Network, Synthesis
 
@@ -88,7 +88,7 @@ def _check_units(score: Any, seen: Any) -> None:
 
 
 def _check_index(index: Any, count: int, what: str, layer: str) -> None:
-    if index is None or not is_concrete(index):
+    if index is None or not is_on_host(index):
         return
     values = np.asarray(index)
     if values.min() < 0 or values.max() >= count:
@@ -205,16 +205,3 @@ def maximize_together(
 
     state, trace = ascent.run(joint, optimizer, state, steps)
     return Synthesis(jnp.clip(decoded(state.params), 0, 1), trace[None], state)
-
-
-def warn_if_diverged(result: Synthesis) -> None:
-    """Say it where a run met NaN or infinity."""
-    import warnings
-
-    if result.trace.size and is_concrete(result.trace) and not bool(jnp.isfinite(result.trace).all()):
-        step = int(jnp.min(result.state.step))
-        warnings.warn(
-            f"step {step} gave NaN or infinity, and the picture before it is returned: "
-            "give a smaller learning rate or penalty",
-            stacklevel=4,
-        )

@@ -18,7 +18,7 @@ from vizsynth import updates
 from vizsynth.core.entry import entry
 from vizsynth.core.pytrees import pytree
 from vizsynth.parametrizations import Pixels
-from vizsynth.synthesis.features.pictures import Size, check_pictures, maximize, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Size, check_pictures, maximize
 from vizsynth.types import Image, Images, Keys, Network, Synthesis, Target
 
 Number = Any  # an int, a float or an array: a leaf
@@ -117,7 +117,7 @@ def _check(net: Any, target: Any, key: Any, steps: int, size: Size, state: Any, 
     check_pictures(net, target, size, None, steps, state, key)
 
 
-@entry(static=("steps", "size"), check=_check, verify=warn_if_diverged, many=True)
+@entry(static=("steps", "size"), check=_check, many=True)
 def visualize_regularized(
     net: Network,
     target: Target,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.core.entry import as_images, entry, is_concrete
+from vizsynth.core.entry import as_images, entry, is_on_host
 from vizsynth.synthesis.texture.gatys import check_layers
 from vizsynth.taps import run, shapes
 from vizsynth.types import Images, Network
@@ -63,7 +63,7 @@ def shifted(content: Content, style: Moments, alpha: Number) -> Content:
 
 
 def _check_alpha(alpha: Any) -> None:
-    if is_concrete(alpha) and not 0 <= float(alpha) <= 1:
+    if is_on_host(alpha) and not 0 <= float(alpha) <= 1:
         raise ValueError(f"alpha must lie in [0, 1], not {float(alpha)}")
 
 
@@ -145,7 +145,7 @@ def _check_loss(
         )
     _check_count(len(content), len(styles))
     _check_alpha(alpha)
-    if is_concrete(style_weight) and not float(style_weight) >= 0:
+    if is_on_host(style_weight) and not float(style_weight) >= 0:
         raise ValueError(f"style_weight must be at least 0, not {float(style_weight)}")
     for pictures in (images, styles):
         _check_layer(net, pictures[0], layer)

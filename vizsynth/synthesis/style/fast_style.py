@@ -16,8 +16,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vizsynth import ascent
-from vizsynth.core.entry import as_images, entry, is_concrete
-from vizsynth.synthesis.features.pictures import Optimizer, warn_if_diverged
+from vizsynth.core.entry import as_images, entry, is_on_host
+from vizsynth.synthesis.features.pictures import Optimizer
 from vizsynth.synthesis.style.perceptual import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
@@ -43,7 +43,8 @@ def style_weights(style: Any, n: int, styles: int, dtype: Any = jnp.float32) -> 
     """
     style = jnp.asarray(style)
     if jnp.issubdtype(style.dtype, jnp.integer):
-        return jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
+        weights = jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
+        return weights / weights.sum(axis=1, keepdims=True)  # 0 / 0, NaN, of a style that there is not
     return jnp.broadcast_to(style.astype(dtype), (n, styles))
 
 
@@ -58,7 +59,6 @@ def _styles(stylizer: Any) -> tuple[str, ...]:
 
 def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
     names = _styles(stylizer)
-    as_images(images)
     listed = ", ".join(f"{i}: {name}" for i, name in enumerate(names))
     if isinstance(style, str):
         raise TypeError(
@@ -70,7 +70,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
     if jnp.issubdtype(values.dtype, jnp.integer):
         if values.shape not in ((), (n,)):
             raise ValueError(f"{n} images take one style or {n}, not an array of indices {values.shape}")
-        if is_concrete(values) and not ((np.asarray(values) >= 0) & (np.asarray(values) < kinds)).all():
+        if is_on_host(values) and not ((np.asarray(values) >= 0) & (np.asarray(values) < kinds)).all():
             raise ValueError(f"there is no style {style}; the styles are {listed}")
     elif jnp.issubdtype(values.dtype, jnp.floating):
         if values.shape not in ((kinds,), (n, kinds)):
@@ -78,7 +78,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
                 f"the weights of {kinds} styles ({listed}) must be [{kinds}] or [{n}, {kinds}], "
                 f"not {tuple(values.shape)}"
             )
-        if is_concrete(values) and not np.isfinite(np.asarray(values)).all():
+        if is_on_host(values) and not np.isfinite(np.asarray(values)).all():
             raise ValueError(f"the weights of styles must be finite, not {np.asarray(values).tolist()}")
     else:
         raise TypeError(f"style is an index or weights, not {values.dtype}")
@@ -86,7 +86,7 @@ def _check_stylize(stylizer: Any, images: Any, style: Any) -> None:
         raise ValueError(f"a stylizer takes images of at least 5x5 pixels, not {tuple(images.shape[1:3])}")
 
 
-@entry(check=_check_stylize)
+@entry(check=_check_stylize, check_images=as_images)
 def stylize(
     stylizer: Any,
     images: Images,
@@ -116,7 +116,8 @@ def stylize(
         (2, 18, 21, 3)
     """
     weights = style_weights(jnp.asarray(style), len(images), len(stylizer.styles), images.dtype)
-    return stylizer(images, weights)
+    known = jnp.isfinite(weights).all(axis=1)[:, None, None, None]  # the ReLUs would hide that a style is not
+    return jnp.where(known, stylizer(images, weights), jnp.nan)
 
 
 # Training ---------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def _check_training(
         raise ValueError(
             f"size must lie between 5 and {min(images.shape[1:3])}, the photos' shorter side, not {size}"
         )
-    if horizon is not None and is_concrete(horizon) and not float(horizon) > 0:
+    if horizon is not None and is_on_host(horizon) and not float(horizon) > 0:
         raise ValueError(f"horizon must be above 0, not {float(horizon)}")
     check_weighting(content_weight, style_weight, tv_weight)
     crop = jax.ShapeDtypeStruct((size, size, 3), images.dtype)
@@ -217,7 +218,6 @@ def _check_training(
         "relative",
     ),
     check=_check_training,
-    verify=warn_if_diverged,
     many=True,
 )
 def train_style(

@@ -19,13 +19,13 @@ from jaxtyping import Array, Float
 
 from vizsynth import ascent, priors
 from vizsynth.core.chunks import keys_for
-from vizsynth.core.entry import as_image, entry, is_concrete
+from vizsynth.core.entry import as_image, entry, is_on_host
 from vizsynth.images import resize
 from vizsynth.ops import Ops
 from vizsynth.parametrizations import Fourier
 from vizsynth.replay import parts
 from vizsynth.replay.fields import field_size
-from vizsynth.synthesis.features.pictures import Optimizer, Size, as_size, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, as_size
 from vizsynth.synthesis.texture.gatys import (
     VGG_LAYERS,
     Gram,
@@ -140,7 +140,7 @@ def _check(
     if start is not None and as_image(start, name="start").shape != content.shape:
         raise ValueError(f"start must be of the content's shape {content.shape}, not {start.shape}")
     for name, value in (("noise", noise), ("average", 0 if average is None else average)):
-        if is_concrete(value) and not 0 <= float(np.asarray(value)) <= 1:
+        if is_on_host(value) and not 0 <= float(np.asarray(value)) <= 1:
             raise ValueError(f"{name} must lie in [0, 1], not {value}")
     if cuts:
         shapes(net, jax.ShapeDtypeStruct((1, *content.shape), content.dtype), cuts)
@@ -152,7 +152,7 @@ def _check_mask(mask: Any, size: tuple[int, ...], name: str) -> None:
             f"{name} must be of the size of its picture, {size[0]}x{size[1]}, not {np.shape(mask)}; "
             "vizsynth.images.resize brings it there"
         )
-    if not is_concrete(mask):
+    if not is_on_host(mask):
         return
     values = np.asarray(mask)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
@@ -178,7 +178,6 @@ def _warn_if_small(net: Any, style: Any, layers: Any, i: int) -> None:
 @entry(
     static=("steps", "content_layers", "style_layers", "optimizer", "relative", "cuts", "ops"),
     check=_check,
-    verify=warn_if_diverged,
     many=True,
 )
 def transfer_style(

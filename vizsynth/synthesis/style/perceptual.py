@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vizsynth.core.entry import as_images, entry, is_concrete
+from vizsynth.core.entry import as_images, entry, is_on_host
 from vizsynth.priors import total_variation
 from vizsynth.synthesis.texture.gatys import check_layers, gram, texture_loss
 from vizsynth.taps import run
@@ -110,7 +110,7 @@ def check_weighting(content_weight: Any, style_weight: Any, tv_weight: Any) -> N
     """Raise where a weight is below 0 or not finite."""
     named = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     for name, value in named.items():
-        if is_concrete(value) and not (np.isfinite(float(value)) and float(value) >= 0):
+        if is_on_host(value) and not (np.isfinite(float(value)) and float(value) >= 0):
             raise ValueError(f"{name} must be at least 0, not {float(value)}")
 
 

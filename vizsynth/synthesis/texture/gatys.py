@@ -22,12 +22,12 @@ from jaxtyping import Array, Float
 
 from vizsynth import ascent
 from vizsynth.core.chunks import keys_for
-from vizsynth.core.entry import as_image, entry, is_concrete
+from vizsynth.core.entry import as_image, entry, is_on_host
 from vizsynth.core.pytrees import pytree
 from vizsynth.ops import Ops
 from vizsynth.parametrizations import Fourier
 from vizsynth.replay import parts
-from vizsynth.synthesis.features.pictures import Optimizer, Size, as_size, warn_if_diverged
+from vizsynth.synthesis.features.pictures import Optimizer, Size, as_size
 from vizsynth.taps import shapes
 from vizsynth.types import Image, Key, Keys, Network, Synthesis
 
@@ -160,7 +160,7 @@ def check_layers(net: Any, image: Any, layers: Any, weights: Any, what: str = "l
 
 def check_weights(weights: Any, name: str) -> None:
     """Raise unless weights are finite, at least 0, and one is above."""
-    if weights is None or not all(is_concrete(w) for w in weights):
+    if weights is None or not all(is_on_host(w) for w in weights):
         return
     values = np.asarray(weights, float)
     if not (np.isfinite(values).all() and (values >= 0).all()):
@@ -204,7 +204,6 @@ def check_run(steps: Any, key: Any, state: Any) -> None:
 @entry(
     static=("size", "steps", "layers", "optimizer", "relative", "cuts", "ops"),
     check=_check,
-    verify=warn_if_diverged,
     many=True,
 )
 def synthesize_texture(

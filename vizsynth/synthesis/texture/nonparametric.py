@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import as_image, is_concrete
+from vizsynth.core.entry import as_image, is_on_host
 from vizsynth.synthesis.features.pictures import as_size
 from vizsynth.types import Image, Key
 
@@ -42,7 +42,7 @@ def check_window(texture: Any, size: Any, window: Any, *, odd: bool = True, name
 
 def check_at_least_0(value: Any, name: str) -> None:
     """Raise where a number has a value that is negative or not finite."""
-    if is_concrete(value) and not 0 <= np.asarray(value) < np.inf:
+    if is_on_host(value) and not 0 <= np.asarray(value) < np.inf:
         raise ValueError(f"{name} must be at least 0, not {value}")
 
 

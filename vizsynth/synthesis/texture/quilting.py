@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core.chunks import check_count
-from vizsynth.core.entry import as_image, entry, is_concrete
+from vizsynth.core.entry import as_image, entry, is_on_host
 from vizsynth.images import luminance
 from vizsynth.synthesis.features.pictures import Size, as_size
 from vizsynth.synthesis.texture.nonparametric import (
@@ -264,7 +264,7 @@ def _check_transfer(
     check_texture(texture, size)
     check_blocks(texture, size, block, None, tolerance)
     check_count(iterations, "iterations")
-    if is_concrete(alpha) and not 0 <= np.asarray(alpha) <= 1:
+    if is_on_host(alpha) and not 0 <= np.asarray(alpha) <= 1:
         raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
     if (last := shrinking(block, iterations)[-1]) < _SMALLEST:
         raise ValueError(
