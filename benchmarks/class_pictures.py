@@ -32,7 +32,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(0), COUNT)
     options: dict[str, Any] = {"steps": STEPS, "size": SIZE}
 
-    plain = {**options, "optimizer": optax.sgd, "learning_rate": 1e-4}
+    plain = {**options, "optimization": vizsynth.Optimization(optimizer=optax.sgd, learning_rate=1e-4)}
 
     def together(options: dict[str, Any] = options) -> jax.Array:
         return vizsynth.visualize_class(net, labels, key=keys, **options).images

@@ -119,13 +119,13 @@ class FeatureBeside:
 def feature_rows(net: Any, module: Any, turns: int, flops: float) -> list[Row]:
     """Return a step of a feature visualization."""
     target = Channel(LAYER, CHANNEL)
-    options: dict[str, Any] = {"size": SIZE, "learning_rate": RATE}
-    begun = vizsynth.visualize_feature(net, target, key=jax.random.key(3), steps=0, **options)
+    begun = vizsynth.visualize_feature(net, target, key=jax.random.key(3), steps=0, size=SIZE)
 
     def ours(steps: int = STEPS, pixels: int = CUT) -> jax.Array:
         cut = Sequence((Jitter(pixels),)) if pixels else None
+        how = vizsynth.Optimization(transform=cut, learning_rate=RATE)
         return vizsynth.visualize_feature(
-            net, target, state=begun.state, steps=steps, transform=cut, **options
+            net, target, state=begun.state, steps=steps, size=SIZE, optimization=how
         ).images
 
     peer, error = "PyTorch loop, as Lucent's", 0.0

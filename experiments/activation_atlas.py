@@ -153,7 +153,6 @@ def run(
         "steps": steps or (8 if quick else 128),
         "size": 32 if quick else 64,
         "cosine_power": 2.0,
-        "learning_rate": 0.05,
     }
     keyed = settings | {"key": jax.random.key(seed)}
     photo = read_image(images[0], size=(192, 256))

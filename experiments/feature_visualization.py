@@ -28,7 +28,7 @@ from jaxtyping import Array
 import vizsynth
 from experiments import figure
 from experiments.figure import PHOTOS, WEIGHTS
-from vizsynth import figures
+from vizsynth import Optimization, figures
 from vizsynth.files import read_image, write_image
 from vizsynth.parametrizations import Cppn, Fourier, LaplacianPyramid, MaCo, SigmoidPixels, magnitude
 from vizsynth.scores import Caricature, Channel, Direction, LayerNorm, Neuron
@@ -124,7 +124,7 @@ def draw_objectives(
     for name, target in targets.items():
         options = settings
         if name.startswith("caricature"):  # place by place, so the picture is not moved
-            options = settings | {"transform": none, "size": photo.shape[:2]}
+            options = settings | {"optimization": Optimization(transform=none), "size": photo.shape[:2]}
         one = made(name, lambda target=target, o=options: vizsynth.visualize_feature(net, target, **o))
         found[name] = one.numbers
         row += one.pictures
@@ -151,7 +151,7 @@ def draw_parametrizations(
     }
     row, found = [], {}
     for name, (kind, transform, rate) in kinds.items():
-        options = settings | {"parametrization": kind, "transform": transform, "learning_rate": rate}
+        options = settings | {"optimization": Optimization(kind, transform, learning_rate=rate)}
         one = made(name, lambda o=options: vizsynth.visualize_feature(net, target, **o))
         found[name] = one.numbers | {"learning_rate": rate}
         row += one.pictures
@@ -218,7 +218,7 @@ def run(
     layers = LAYERS[network]
     photo = read_image(images[0], size=(size, size))
     natural = [read_image(path, size=(256, 256)) for path in sorted(PHOTOS.glob("*.jpg"))]
-    settings = {"steps": steps, "size": size, "learning_rate": 0.05}
+    settings = {"steps": steps, "size": size}
     keyed = settings | {"key": jax.random.key(seed)}
 
     found = draw_channels(out, net, layers, count, seed, keyed | {"batch_size": 4})

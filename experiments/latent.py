@@ -18,14 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import vizsynth
 from experiments import feature_decoder, figure
 from vizsynth import figures
 from vizsynth.files import write_image
-from vizsynth.parametrizations import Fourier, Pixels
-from vizsynth.transforms import Jitter, none, standard
+from vizsynth.parametrizations import Pixels
+from vizsynth.transforms import Jitter, none
 from vizsynth.transforms import Sequence as Chain
 from vizsynth.types import Synthesis
 
@@ -55,22 +54,20 @@ def ways(seed: int, *, steps: int) -> dict[str, Callable[[Any, Any], Synthesis]]
             transform=Chain((Jitter(16),)),
         )
 
-    def of(parametrization: Any, transform: Any, **options: Any) -> Callable[[Any, Any], Synthesis]:
+    def of(optimization: vizsynth.Optimization) -> Callable[[Any, Any], Synthesis]:
         return lambda net, labels: vizsynth.visualize_class(
             net,
             labels,
             key=key,
             steps=steps,
             size=side,
-            parametrization=parametrization,
-            transform=transform,
-            **options,
+            optimization=optimization,
         )
 
     return {
         "codes of the decoder": of_codes,
-        "Fourier, transformed": of(Fourier(), standard),
-        "pixels alone": of(Pixels(clip=True), none, optimizer=optax.adam, learning_rate=0.01),
+        "Fourier, transformed": of(vizsynth.Optimization()),
+        "pixels alone": of(vizsynth.Optimization(Pixels(clip=True), none, learning_rate=0.01)),
     }
 
 

@@ -114,6 +114,7 @@ from vizsynth.synthesis.features.latent import visualize_latent as visualize_lat
 from vizsynth.synthesis.features.multifaceted import facets as facets
 from vizsynth.synthesis.features.multifaceted import facets_of as facets_of
 from vizsynth.synthesis.features.multifaceted import visualize_facets as visualize_facets
+from vizsynth.synthesis.features.pictures import Optimization as Optimization
 from vizsynth.synthesis.features.yosinski import visualize_regularized as visualize_regularized
 from vizsynth.synthesis.style.adain import adain as adain
 from vizsynth.synthesis.style.adain import adain_loss as adain_loss

@@ -135,8 +135,6 @@ def command(
 
 def _take(net: Any, network: str, targets: Any, layer: str | None, recipe: str, size: int, key: Any) -> Any:
     """Return the function that takes some steps from a state on."""
-    import optax
-
     import vizsynth
     from vizsynth.parametrizations import Pixels
     from vizsynth.scores import Channel
@@ -151,10 +149,10 @@ def _take(net: Any, network: str, targets: Any, layer: str | None, recipe: str, 
             net, target, key=key, settings=settings, rate=rate, steps=steps, size=size, state=state
         )
     if recipe == SIMONYAN:
+        plain = vizsynth.Optimization(Pixels(std=0.0), none, learning_rate=0.005)
         return lambda state, steps: vizsynth.visualize_class(
-            net, target, key=key, steps=steps, size=size, state=state, transform=none, l2=1e-3,
-            parametrization=Pixels(std=0.0), optimizer=optax.adam, learning_rate=0.005,
-        )  # fmt: skip
+            net, target, key=key, steps=steps, size=size, state=state, optimization=plain, l2=1e-3
+        )
     if layer is not None:
         return lambda state, steps: vizsynth.visualize_feature(
             net, target, key=key, steps=steps, size=size, state=state

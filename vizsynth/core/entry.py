@@ -84,7 +84,7 @@ def entry(
                 check_key(given["key"], several=not one_key)
             unseen = _check_common(given, score, check_images)
             for name in static:
-                given[name] = _hashable(given[name])
+                given[name] = hashable(given[name])
             if check is not None:
                 check(**{name: given[name] for name in checked})
             if "epsilon" in given:
@@ -163,9 +163,10 @@ class _Partial(NamedTuple):
         return self.func(*self.args, *args, **dict(self.keywords))
 
 
-def _hashable(value: Any) -> Any:
+def hashable(value: Any) -> Any:
+    """Return a static argument as one that equals another of the same parts, so that it compiles once."""
     if isinstance(value, list):
-        return tuple(_hashable(v) for v in value)
+        return tuple(hashable(v) for v in value)
     if isinstance(value, partial):
         return _Partial(value.func, value.args, tuple(sorted(value.keywords.items())))
     return value

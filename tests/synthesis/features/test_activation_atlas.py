@@ -1,5 +1,6 @@
 """Activation grids and atlases: the directions of their cells by hand, their pictures against one by one."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,9 @@ KEY = jax.random.key(6)
 RNG = np.random.default_rng(6)
 PHOTO = random_images(1, 16, 20)[0]
 
-grid = partial(vizsynth.activation_grid, network(), PHOTO, size=SIZE, transform=TRANSFORM)
-atlas = partial(vizsynth.activation_atlas, network(), size=SIZE, transform=TRANSFORM)
+HOW = vizsynth.Optimization(transform=TRANSFORM)
+grid = partial(vizsynth.activation_grid, network(), PHOTO, size=SIZE, optimization=HOW)
+atlas = partial(vizsynth.activation_atlas, network(), size=SIZE, optimization=HOW)
 
 
 def test_a_cells_picture_is_that_of_its_mean_direction() -> None:
@@ -31,7 +33,7 @@ def test_a_cells_picture_is_that_of_its_mean_direction() -> None:
         rows = A[i * 7 // 2 : -(-(i + 1) * 7 // 2)]  # bins that share a row where they do not divide it
         v = rows[:, j * 3 : (j + 1) * 3].mean(axis=(0, 1))
         alone = vizsynth.visualize_feature(
-            network(), Direction("relu1", v, 2.0), key=KEY, steps=4, size=SIZE, transform=TRANSFORM
+            network(), Direction("relu1", v, 2.0), key=KEY, steps=4, size=SIZE, optimization=HOW
         )
         np.testing.assert_allclose(found.images[n], alone.images[0], atol=1e-5)
         np.testing.assert_allclose(found.trace[n], alone.trace[0], rtol=1e-4, atol=1e-6)
@@ -134,11 +136,19 @@ def test_an_atlas_is_the_pictures_of_its_directions() -> None:
     found = atlas(v, "relu1", key=KEY, steps=3, batch_size=2, cosine_power=4.0)
     assert found.images.shape == (3, *SIZE, 3)
     alone = vizsynth.visualize_feature(
-        network(), Direction("relu1", v, 4.0), key=KEY, steps=3, size=SIZE, transform=TRANSFORM
+        network(), Direction("relu1", v, 4.0), key=KEY, steps=3, size=SIZE, optimization=HOW
     )
     np.testing.assert_allclose(found.images, alone.images, atol=1e-5)
     programs = vizsynth.activation_atlas.compiled._cache_size()
-    atlas(2 * v, "relu1", key=KEY, steps=3, batch_size=2, cosine_power=1.0, learning_rate=0.1)
+    atlas(
+        2 * v,
+        "relu1",
+        key=KEY,
+        steps=3,
+        batch_size=2,
+        cosine_power=1.0,
+        optimization=replace(HOW, learning_rate=0.1),
+    )
     assert vizsynth.activation_atlas.compiled._cache_size() == programs
 
 
@@ -146,7 +156,7 @@ def test_an_atlas_is_the_pictures_of_its_directions() -> None:
 def test_double_precision_is_double() -> None:
     net, _ = doubled()
     photo = jnp.asarray(np.asarray(PHOTO, np.float64))
-    options = {"key": KEY, "steps": 1, "size": SIZE, "transform": TRANSFORM}
+    options = {"key": KEY, "steps": 1, "size": SIZE, "optimization": HOW}
     found = vizsynth.activation_grid(net, photo, "relu1", cells=(1, 2), **options)
     assert found.images.dtype == found.trace.dtype == np.float64
     found = vizsynth.activation_atlas(net, jnp.ones((2, 6)), "relu1", **options)

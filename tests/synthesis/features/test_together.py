@@ -1,5 +1,6 @@
 """Pictures that are made together: diverse ones, and those between two scores."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,10 @@ from vizsynth.synthesis.features.interpolation import disagreement
 KEY = jax.random.key(4)
 RNG = np.random.default_rng(4)
 
-diverse = partial(vizsynth.visualize_diverse, network(), size=SIZE, transform=TRANSFORM, layer="relu1")
-between = partial(vizsynth.interpolate, network(), size=SIZE, transform=TRANSFORM, layer="relu1")
+HOW = vizsynth.Optimization(transform=TRANSFORM)
+FAST = replace(HOW, learning_rate=0.1)
+diverse = partial(vizsynth.visualize_diverse, network(), size=SIZE, optimization=HOW, layer="relu1")
+between = partial(vizsynth.interpolate, network(), size=SIZE, optimization=HOW, layer="relu1")
 
 
 def alike(A: np.ndarray) -> float:
@@ -106,14 +109,14 @@ def test_other_numbers_do_not_compile_anew() -> None:
     diverse(Channel("conv1", 2), **one)
     between(Class(0), 3, **one | {"count": 3})
     programs = [f.func.compiled._cache_size() for f in (diverse, between)]
-    diverse(Channel("conv1", 1), diversity=3.0, learning_rate=0.1, **one)
-    between(Class(4), 2, alignment=1.0, learning_rate=0.1, **one | {"count": 3})
+    diverse(Channel("conv1", 1), diversity=3.0, optimization=FAST, **one)
+    between(Class(4), 2, alignment=1.0, optimization=FAST, **one | {"count": 3})
     assert [f.func.compiled._cache_size() for f in (diverse, between)] == programs
 
 
 # By hand, in float64 ------------------------------------------------------------------
 
-BARE = {"parametrization": Pixels(std=0.3), "transform": transforms.none, "optimizer": optax.sgd}
+BARE = {"optimization": vizsynth.Optimization(Pixels(std=0.3), transforms.none, optax.sgd, 0.01)}
 
 
 @pytest.mark.usefixtures("x64")
@@ -122,7 +125,7 @@ def test_a_step_between_two_scores() -> None:
     ends = Channel("conv1", 1), Channel("conv1", 4)
     options = BARE | {"key": KEY, "count": 3, "size": SIZE, "layer": "conv1", "alignment": 0.7}
     x = np.asarray(vizsynth.interpolate(net, *ends, steps=0, **options).state.params)
-    found = vizsynth.interpolate(net, *ends, steps=1, learning_rate=0.01, **options)
+    found = vizsynth.interpolate(net, *ends, steps=1, **options)
     A = hand.forward(x)["conv1"]
     t = [0.0, 0.5, 1.0]
     value = sum((1 - t[i]) * A[i, ..., 1].mean() + t[i] * A[i, ..., 4].mean() for i in range(3))
@@ -148,7 +151,7 @@ def test_a_step_apart() -> None:
     target = Neuron("conv1", 1, 0, 0)
     options = BARE | {"key": KEY, "count": 3, "size": SIZE, "layer": "relu1", "diversity": 0.7}
     x = np.asarray(vizsynth.visualize_diverse(net, target, steps=0, **options).state.params)
-    found = vizsynth.visualize_diverse(net, target, steps=1, learning_rate=0.01, **options)
+    found = vizsynth.visualize_diverse(net, target, steps=1, **options)
     values = hand.forward(x)
     A = values["relu1"]
     np.testing.assert_allclose(

@@ -20,8 +20,9 @@ RNG = np.random.default_rng(3)
 VECTOR = jnp.asarray(RNG.uniform(0.1, 1, 6).astype(np.float32))
 LIKE = jnp.asarray(RNG.uniform(0, 1, (4, 6)).astype(np.float32))
 
-feature = partial(vizsynth.visualize_feature, network(), size=SIZE, transform=TRANSFORM)
-clazz = partial(vizsynth.visualize_class, network(), size=SIZE, transform=TRANSFORM)
+how = partial(vizsynth.Optimization, transform=TRANSFORM)
+feature = partial(vizsynth.visualize_feature, network(), size=SIZE, optimization=how())
+clazz = partial(vizsynth.visualize_class, network(), size=SIZE, optimization=how())
 
 TARGETS = {  # a class, channels and a direction rise below
     "layer": LayerNorm("relu1"),
@@ -60,7 +61,7 @@ def test_a_class_rises_and_its_norm_falls_with_the_penalty() -> None:
     ids=lambda p: type(p).__name__,
 )
 def test_every_parametrization_rises_for_several_pictures(parametrization: Any) -> None:
-    found = feature(Channel("conv1", jnp.arange(2)), key=KEY, steps=10, parametrization=parametrization)
+    found = feature(Channel("conv1", jnp.arange(2)), key=KEY, steps=10, optimization=how(parametrization))
     assert found.images.shape == (2, *SIZE, 3)
     trace = np.asarray(found.trace)
     assert (trace[:, -1] > trace[:, 0]).all()
@@ -97,10 +98,9 @@ def test_other_numbers_do_not_compile_anew() -> None:
     clazz(1, key=KEY, steps=12)
     feature(Channel("conv1", 1), key=KEY, steps=4)
     programs = [f.func.compiled._cache_size() for f in (clazz, feature)]
-    clazz(4, key=jax.random.key(9), steps=12, learning_rate=0.3, l2=1e-3)
-    feature(
-        Channel("conv1", 5), key=KEY, steps=4, learning_rate=0.01, parametrization=Fourier(std=0.1, decay=1.5)
-    )
+    clazz(4, key=jax.random.key(9), steps=12, l2=1e-3, optimization=how(learning_rate=0.3))
+    slow = how(Fourier(std=0.1, decay=1.5), learning_rate=0.01)
+    feature(Channel("conv1", 5), key=KEY, steps=4, optimization=slow)
     assert [f.func.compiled._cache_size() for f in (clazz, feature)] == programs
 
 
@@ -131,12 +131,10 @@ def test_no_more_steps_change_nothing() -> None:
 def test_a_step_for_a_class_is_that_of_the_paper() -> None:
     """x ← x + η (∂S_c/∂x − 2 λ (x − ½))."""
     net, hand = doubled()
-    options = {"parametrization": Pixels(std=0.02), "transform": transforms.none, "optimizer": optax.sgd}
-    first = vizsynth.visualize_class(net, 3, key=KEY, steps=0, size=SIZE, **options)
+    descent = vizsynth.Optimization(Pixels(std=0.02), transforms.none, optax.sgd, 0.01)
+    first = vizsynth.visualize_class(net, 3, key=KEY, steps=0, size=SIZE, optimization=descent)
     x = np.asarray(first.state.params)
-    found = vizsynth.visualize_class(
-        net, 3, key=KEY, steps=1, size=SIZE, l2=0.3, learning_rate=0.01, **options
-    )
+    found = vizsynth.visualize_class(net, 3, key=KEY, steps=1, size=SIZE, l2=0.3, optimization=descent)
     assert found.images.dtype == found.trace.dtype == np.float64
     value = hand.logits(x)[0, 3] - 0.3 * ((x - 0.5) ** 2).sum()
     after = x + 0.01 * (hand.gradient(x, np.array([3])) - 0.6 * (x - 0.5))
@@ -149,14 +147,12 @@ def test_a_step_for_a_class_is_that_of_the_paper() -> None:
 def test_a_step_for_a_direction_is_that_of_the_paper() -> None:
     """The gradient of mean ⟨v, A⟩ max(0.1, cos)^2, derived at each position."""
     net, hand = doubled()
-    options = {"parametrization": Pixels(std=0.3), "transform": transforms.none, "optimizer": optax.sgd}
+    descent = vizsynth.Optimization(Pixels(std=0.3), transforms.none, optax.sgd, 0.01)
     v = np.asarray(VECTOR, np.float64)
     target = Direction("relu1", jnp.asarray(v), 2.0)
-    first = vizsynth.visualize_feature(net, target, key=KEY, steps=0, size=SIZE, **options)
+    first = vizsynth.visualize_feature(net, target, key=KEY, steps=0, size=SIZE, optimization=descent)
     x = np.asarray(first.state.params)
-    found = vizsynth.visualize_feature(
-        net, target, key=KEY, steps=1, size=SIZE, learning_rate=0.01, **options
-    )
+    found = vizsynth.visualize_feature(net, target, key=KEY, steps=1, size=SIZE, optimization=descent)
     A = hand.forward(x)["relu1"][0]
     weights = np.zeros_like(A)
     total = 0.0
@@ -185,8 +181,7 @@ def test_double_precision_is_double(parametrization: Any) -> None:
         key=KEY,
         steps=2,
         size=SIZE,
-        transform=TRANSFORM,
-        parametrization=parametrization,
+        optimization=how(parametrization),
     )
     assert found.images.dtype == found.trace.dtype == np.float64
     assert {leaf.dtype for leaf in jax.tree.leaves(found.state.params)} == {np.dtype(np.float64)}
@@ -208,9 +203,14 @@ def test_double_precision_is_double(parametrization: Any) -> None:
         (Class(0), {"key": None}, TypeError, "a run that begins needs a key"),
         (Class(0), {"key": jax.random.split(KEY, 2), "steps": -1}, ValueError, "steps must be an integer"),
         (Class(0), {"size": 0}, ValueError, "size must be positive"),
-        (Class(0), {"size": 2, "transform": transforms.none}, ValueError, "small|larger|window"),
+        (
+            Class(0),
+            {"size": 2, "optimization": vizsynth.Optimization(transform=transforms.none)},
+            ValueError,
+            "small|larger|window",
+        ),
         (Class(jnp.arange(3)), {"key": jax.random.split(KEY, 2)}, ValueError, "3 targets take one key"),
-        (Class(0), {"parametrization": MaCo(jnp.ones((3, 3, 3)))}, ValueError, "make them with"),
+        (Class(0), {"optimization": how(MaCo(jnp.ones((3, 3, 3))))}, ValueError, "make them with"),
         (Class(0), {"batch_size": 0}, ValueError, "batch_size must be a positive integer"),
     ],
 )
@@ -230,10 +230,7 @@ def test_the_trace_of_a_run_that_diverges_is_nan_and_its_picture_the_one_before(
         LayerNorm("relu1"),
         key=KEY,
         steps=8,
-        parametrization=Pixels(),
-        transform=transforms.none,
-        optimizer=optax.sgd,
-        learning_rate=1e25,
+        optimization=vizsynth.Optimization(Pixels(), transforms.none, optax.sgd, 1e25),
     )
     assert np.isfinite(found.images).all()
     assert np.isnan(found.trace[0, -1])
@@ -242,5 +239,5 @@ def test_the_trace_of_a_run_that_diverges_is_nan_and_its_picture_the_one_before(
 def test_magnitudes_of_photos_make_a_picture() -> None:
     photos = jnp.asarray(RNG.random((2, 20, 20, 3)).astype(np.float32))
     made = MaCo(parametrizations.magnitude(photos, SIZE))
-    found = feature(Channel("conv1", jnp.arange(2)), key=KEY, steps=10, parametrization=made)
+    found = feature(Channel("conv1", jnp.arange(2)), key=KEY, steps=10, optimization=how(made))
     assert np.asarray(found.images).std(axis=(1, 2, 3)).min() > 0.05

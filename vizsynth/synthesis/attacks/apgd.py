@@ -215,7 +215,6 @@ def _check(
     restarts: int,
     key: Any,
     start: Any,
-    **_: Any,
 ) -> None:
     check_count(steps, "steps")
     check_count(restarts, "restarts")
@@ -229,8 +228,10 @@ def _check(
     check_attack(net, images, {"epsilon": epsilon}, ball=ball, key=key)
 
 
-def _check_dlr(net: Any, images: Array, **given: Any) -> None:
-    _check(net=net, images=images, **given)
+def _check_dlr(
+    net: Any, images: Array, epsilon: Any, ball: Any, steps: int, restarts: int, key: Any, start: Any
+) -> None:
+    _check(net, images, epsilon, ball, steps, restarts, key, start)
     if (classes := class_count(net, images)) < 3:
         raise ValueError(
             f"the ratio compares 3 classes, and the network has {classes}; "

@@ -56,7 +56,6 @@ def _check(
     c: Any,
     learning_rate: Any,
     confidence: Any,
-    **_: Any,
 ) -> None:
     check_count(searches, "searches")
     check_count(steps, "steps")

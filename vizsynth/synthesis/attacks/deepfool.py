@@ -61,10 +61,6 @@ def check_deepfool(
         )
 
 
-def _check(labels: Array, **given: Any) -> None:
-    check_deepfool(**given)
-
-
 class _State(NamedTuple):
     step: Int[Array, ""]
     x: Images
@@ -174,7 +170,9 @@ def _moved(
     return end.x, end.fooled
 
 
-@entry(static=("steps", "candidates", "batch_size"), check=_check, check_images=check_range, many=True)
+@entry(
+    static=("steps", "candidates", "batch_size"), check=check_deepfool, check_images=check_range, many=True
+)
 def deepfool(
     net: Network,
     images: Images,

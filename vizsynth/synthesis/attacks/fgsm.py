@@ -22,7 +22,7 @@ from vizsynth.synthesis.attacks.adversarial import (
 from vizsynth.types import Images, Labels, Network
 
 
-def _check(net: Any, images: Array, epsilon: Any, **_: Any) -> None:
+def _check(net: Any, images: Array, epsilon: Any) -> None:
     check_attack(net, images, {"epsilon": epsilon}, ball=linf_ball)
 
 

@@ -26,7 +26,7 @@ class Fooled(NamedTuple):
     fooled: Bool[Array, " n"]
 
 
-def _check(net: Any, images: Array, labels: Any, steps: int, step_size: Any, **_: Any) -> None:
+def _check(net: Any, images: Array, steps: int, step_size: Any) -> None:
     check_count(steps, "steps")
     check_classes(net, images)
     if is_on_host(step_size) and not (np.asarray(step_size) > 0).all():

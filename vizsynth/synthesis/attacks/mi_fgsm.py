@@ -41,7 +41,6 @@ def _check(
     samples: int,
     batch_size: int,
     key: Any,
-    **_: Any,
 ) -> None:
     check_count(steps, "steps")
     check_transform(transform, samples, batch_size, key)

@@ -4,6 +4,7 @@ Madry, Makelov, Schmidt, Tsipras & Vladu, Towards Deep Learning Models Resistant
 2017, sections 2.1 and 5 (L∞) and appendix D (L2).
 """
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Array
@@ -51,14 +52,6 @@ def _check(
     check_attack(net, images, numbers, ball=ball, key=key)
 
 
-def _check_linf(labels: Any, targeted: bool, **given: Any) -> None:
-    _check(ball=linf_ball, **given)
-
-
-def _check_l2(labels: Any, targeted: bool, **given: Any) -> None:
-    _check(ball=l2_ball, **given)
-
-
 def _pgd(
     net: Network,
     images: Images,
@@ -96,7 +89,7 @@ def _pgd(
 _STATIC = ("steps", "targeted", "samples", "batch_size")
 
 
-@entry(static=_STATIC, check=_check_linf, check_images=check_range, many=True)
+@entry(static=_STATIC, check=partial(_check, ball=linf_ball), check_images=check_range, many=True)
 def pgd(
     net: Network,
     images: Images,
@@ -167,7 +160,7 @@ def pgd(
     )
 
 
-@entry(static=_STATIC, check=_check_l2, check_images=check_range, many=True)
+@entry(static=_STATIC, check=partial(_check, ball=l2_ball), check_images=check_range, many=True)
 def pgd_l2(
     net: Network,
     images: Images,

@@ -53,7 +53,7 @@ def _rate(
     return count.astype(images.dtype) / len(images)
 
 
-def _check_rate(net: Any, images: Array, perturbation: Any, batch_size: int) -> None:
+def _check_rate(images: Array, perturbation: Any, batch_size: int) -> None:
     check_count(batch_size, "batch_size")
     if np.shape(perturbation) != images.shape[1:]:
         raise ValueError(
@@ -103,8 +103,11 @@ def _check(
     ball: Any,
     rate: Any,
     epochs: int,
-    key: Any,
-    **deepfool: Any,
+    steps: int,
+    candidates: int | None,
+    overshoot: Any,
+    margin: Any,
+    batch_size: int,
 ) -> None:
     check_count(epochs, "epochs")
     if not isinstance(ball, Ball):
@@ -114,7 +117,15 @@ def _check(
     if is_on_host(rate) and not 0 < float(rate) <= 1:
         raise ValueError(f"rate must be a share above 0 and at most 1, not {rate}")
     check_attack(net, images, {"epsilon": epsilon}, ball=ball)
-    check_deepfool(net, images, **deepfool)
+    check_deepfool(
+        net,
+        images,
+        steps=steps,
+        candidates=candidates,
+        overshoot=overshoot,
+        margin=margin,
+        batch_size=batch_size,
+    )
 
 
 @entry(

@@ -7,17 +7,14 @@ its feature visualization shows what they mean together.
 
 from typing import Any
 
-import optax
 from jaxtyping import Array, Float
 
 from vizsynth.core import chunks
 from vizsynth.core.entry import entry
 from vizsynth.ops import adaptive_mean_pool
-from vizsynth.parametrizations import Fourier
 from vizsynth.scores import Direction, LayerNorm
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
+from vizsynth.synthesis.features.pictures import USUAL, Optimization, Size, check_pictures, maximize
 from vizsynth.taps import run, shapes
-from vizsynth.transforms import standard
 from vizsynth.types import Image, Keys, Network, Synthesis
 
 
@@ -33,12 +30,13 @@ def _check(
     cells: Any,
     steps: int,
     size: Size,
-    transform: Any,
+    optimization: Optimization,
     state: Any,
     batch_size: int,
-    **_: Any,
 ) -> None:
-    check_pictures(net, LayerNorm(layer), size, transform, steps, None, key if state is None else state.key)
+    check_pictures(
+        net, LayerNorm(layer), size, optimization.transform, steps, None, key if state is None else state.key
+    )
     chunks.check_count(batch_size, "batch_size")
     shape = shapes(net, image[None], (layer,))[layer].shape
     if len(shape) != 4:
@@ -56,7 +54,7 @@ def _check(
         chunks.keys_for(key, rows * cols)
 
 
-_STATIC = ("layer", "cells", "steps", "size", "optimizer", "batch_size")
+_STATIC = ("layer", "cells", "steps", "size", "batch_size")
 
 
 @entry(static=_STATIC, check=_check, many=True)
@@ -70,10 +68,7 @@ def activation_grid(
     cosine_power: float | Array = 2.0,
     steps: int = 128,
     size: Size = 64,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
+    optimization: Optimization = USUAL,
     state: Any = None,
     batch_size: int = 8,
 ) -> Synthesis:
@@ -89,10 +84,7 @@ def activation_grid(
         cosine_power: p. Above 0 a picture is to show what is in the cell, not what excites the layer most.
         steps: how many steps to take (from the state on, if one is given).
         size: of a cell's picture: a side, or (height, width).
-        parametrization: what is optimized (`vizsynth.parametrizations`).
-        transform: `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`).
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         state: of an earlier result, to go on from.
         batch_size: how many pictures are made at once.
 
@@ -123,9 +115,9 @@ def activation_grid(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         state=state,
         batch_size=batch_size,
     )

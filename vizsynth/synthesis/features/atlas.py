@@ -10,15 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vizsynth.core import chunks
 from vizsynth.core.entry import entry, is_on_host
-from vizsynth.parametrizations import Fourier
 from vizsynth.scores import Direction
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
-from vizsynth.transforms import standard
+from vizsynth.synthesis.features.pictures import USUAL, Optimization, Size, check_pictures, maximize
 from vizsynth.types import Keys, Network, Synthesis
 
 
@@ -128,23 +125,22 @@ def _check(
     key: Any,
     steps: int,
     size: Size,
-    transform: Any,
+    optimization: Optimization,
     state: Any,
     batch_size: int,
-    **_: Any,
 ) -> None:
     if np.ndim(directions) != 2 or 0 in np.shape(directions):
         raise ValueError(
             f"directions must be [m, c], not {np.shape(directions)}; give cells.directions[cells.occupied]"
         )
-    check_pictures(net, Direction(layer, directions), size, transform, steps, state, key)
+    check_pictures(net, Direction(layer, directions), size, optimization.transform, steps, state, key)
     chunks.check_count(batch_size, "batch_size")
     if key is not None and key.ndim:
         chunks.keys_for(key, len(directions))
 
 
 @entry(
-    static=("layer", "steps", "size", "optimizer", "batch_size"),
+    static=("layer", "steps", "size", "batch_size"),
     check=_check,
     many=True,
 )
@@ -157,10 +153,7 @@ def activation_atlas(
     cosine_power: float | Array = 2.0,
     steps: int = 128,
     size: Size = 96,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
+    optimization: Optimization = USUAL,
     state: Any = None,
     batch_size: int = 8,
 ) -> Synthesis:
@@ -175,16 +168,13 @@ def activation_atlas(
         cosine_power: p. The authors' code has 2, or 4: a picture is to show this cell and not its neighbours.
         steps: how many steps to take (from the state on, if one is given).
         size: of a cell's picture: a side, or (height, width).
-        parametrization: what is optimized (`vizsynth.parametrizations`).
-        transform: `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`).
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         state: of an earlier result, to go on from.
         batch_size: how many pictures are made at once.
 
     Returns:
         The pictures `[m, size, size, 3]` in [0, 1], the objective of each at each step, and the state.
-        Departure: the authors' code jitters more (five times); `transform` takes that.
+        Departure: the authors' code jitters more (five times); `Optimization.transform` takes that.
 
     Raises:
         TypeError, ValueError: a layer that the network does not have; directions of another length; pictures
@@ -204,9 +194,9 @@ def activation_atlas(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         state=state,
         batch_size=batch_size,
     )

@@ -6,24 +6,21 @@ Saliency Maps, 2013, section 2.
 
 from typing import Any
 
-import optax
 from jaxtyping import Array
 
 from vizsynth import priors
 from vizsynth.core.entry import entry
-from vizsynth.parametrizations import Fourier
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
-from vizsynth.transforms import standard
+from vizsynth.synthesis.features.pictures import USUAL, Optimization, Size, check_pictures, maximize
 from vizsynth.types import Keys, Network, Synthesis, Target
 
 
 def _check(
-    net: Any, target: Any, key: Any, steps: int, size: Size, transform: Any, state: Any, **_: Any
+    net: Any, target: Any, key: Any, steps: int, size: Size, optimization: Optimization, state: Any
 ) -> None:
-    check_pictures(net, target, size, transform, steps, state, key)
+    check_pictures(net, target, size, optimization.transform, steps, state, key)
 
 
-@entry(static=("steps", "size", "optimizer"), check=_check, many=True)
+@entry(static=("steps", "size"), check=_check, many=True)
 def visualize_class(
     net: Network,
     target: Target,
@@ -31,11 +28,8 @@ def visualize_class(
     key: Keys | None = None,
     steps: int = 256,
     size: Size = 224,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
+    optimization: Optimization = USUAL,
     l2: float | Array = 0.0,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
     state: Any = None,
 ) -> Synthesis:
     """Maximize S_c(I) − λ ‖I‖², the class's score less the L2 norm of the picture (section 2).
@@ -48,18 +42,15 @@ def visualize_class(
             the same in any batch. It may be left out where a state is given.
         steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
-        parametrization: what is optimized (`vizsynth.parametrizations`).
-        transform: `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`).
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         l2: λ; ‖I‖ is the distance from grey.
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
         state: of an earlier result, to go on from. It holds its own keys.
 
     Returns:
         The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. Departures:
         the defaults are those of later work (a Fourier parametrization, transforms, Adam), which give
-        pictures that can be recognized. The paper's own are `parametrization=Pixels(std=0.0)`,
-        `transform=none`, `optimizer=optax.sgd` and a λ above 0.
+        pictures that can be recognized. The paper's own are
+        `Optimization(Pixels(std=0.0), none, optax.sgd)` and a λ above 0.
 
     Raises:
         TypeError, ValueError: a target that the network does not have; pictures too small for it; no key.
@@ -78,9 +69,9 @@ def visualize_class(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         penalty=lambda image: l2 * priors.l2(image),
         state=state,
     )

@@ -7,20 +7,18 @@ often of several kinds, and one picture shows one of them.
 from typing import Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from vizsynth import scores
 from vizsynth.core.entry import entry
-from vizsynth.parametrizations import Fourier
 from vizsynth.synthesis.features.pictures import (
-    Optimizer,
+    USUAL,
+    Optimization,
     Size,
     check_pictures,
     check_together,
     maximize_together,
 )
-from vizsynth.transforms import standard
 from vizsynth.types import Activations, Key, Network, Synthesis, Target
 
 _LEAST_SQUARE = 1e-10
@@ -51,18 +49,19 @@ def _check(
     key: Any,
     steps: int,
     size: Size,
-    transform: Any,
+    optimization: Optimization,
     state: Any,
-    **_: Any,
 ) -> None:
-    check_pictures(net, target, size, transform, steps, None, key if state is None else state.key)
-    check_pictures(net, scores.LayerNorm(layer), size, transform, steps, state, key)
+    check_pictures(
+        net, target, size, optimization.transform, steps, None, key if state is None else state.key
+    )
+    check_pictures(net, scores.LayerNorm(layer), size, optimization.transform, steps, state, key)
     check_together(count, state)
     if (asked := scores.count(target)) is not None:
         raise ValueError(f"diverse pictures are of one target, not of {asked}")
 
 
-@entry(static=("layer", "count", "steps", "size", "optimizer"), check=_check, many=True)
+@entry(static=("layer", "count", "steps", "size"), check=_check, many=True)
 def visualize_diverse(
     net: Network,
     target: Target,
@@ -73,10 +72,7 @@ def visualize_diverse(
     key: Key | None = None,
     steps: int = 256,
     size: Size = 128,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
+    optimization: Optimization = USUAL,
     state: Any = None,
 ) -> Synthesis:
     """Maximize mean_i s(x_i) − λ Σ_{i≠j} ⟨G_i, G_j⟩ / n over n pictures.
@@ -93,10 +89,7 @@ def visualize_diverse(
         key: for the first pictures and the transforms. It may be left out where a state is given.
         steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
-        parametrization: what is optimized (`vizsynth.parametrizations`).
-        transform: `(key, image) -> image`, drawn anew for each step, alike for all pictures.
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         state: of an earlier result, to go on from. It holds its own key.
 
     Returns:
@@ -130,8 +123,8 @@ def visualize_diverse(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         state=state,
     )

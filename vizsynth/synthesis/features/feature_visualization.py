@@ -8,14 +8,9 @@ DeepDream), `Caricature`, a `Class`, or any sum of them.
 
 from typing import Any
 
-import optax
-from jaxtyping import Array
-
 from vizsynth.core import chunks
 from vizsynth.core.entry import entry
-from vizsynth.parametrizations import Fourier
-from vizsynth.synthesis.features.pictures import Optimizer, Size, check_pictures, maximize
-from vizsynth.transforms import standard
+from vizsynth.synthesis.features.pictures import USUAL, Optimization, Size, check_pictures, maximize
 from vizsynth.types import Keys, Network, Synthesis, Target
 
 
@@ -25,17 +20,16 @@ def _check(
     key: Any,
     steps: int,
     size: Size,
-    transform: Any,
+    optimization: Optimization,
     state: Any,
     batch_size: int | None,
-    **_: Any,
 ) -> None:
-    check_pictures(net, target, size, transform, steps, state, key)
+    check_pictures(net, target, size, optimization.transform, steps, state, key)
     if batch_size is not None:
         chunks.check_count(batch_size, "batch_size")
 
 
-@entry(static=("steps", "size", "optimizer", "batch_size"), check=_check, many=True)
+@entry(static=("steps", "size", "batch_size"), check=_check, many=True)
 def visualize_feature(
     net: Network,
     target: Target,
@@ -43,10 +37,7 @@ def visualize_feature(
     key: Keys | None = None,
     steps: int = 256,
     size: Size = 128,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
+    optimization: Optimization = USUAL,
     state: Any = None,
     batch_size: int | None = None,
 ) -> Synthesis:
@@ -60,10 +51,7 @@ def visualize_feature(
             the same in any batch. It may be left out where a state is given.
         steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
-        parametrization: what is optimized, θ (`vizsynth.parametrizations`).
-        transform: τ, `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`).
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         state: of an earlier result, to go on from. It holds its own keys.
         batch_size: how many pictures are made at once; None makes all.
 
@@ -92,9 +80,9 @@ def visualize_feature(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         state=state,
         batch_size=batch_size,
     )

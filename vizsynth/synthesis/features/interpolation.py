@@ -6,20 +6,18 @@ Olah, Mordvintsev & Schubert, Feature Visualization, 2017, section "Interaction 
 from typing import Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from vizsynth import scores
 from vizsynth.core.entry import as_score, entry
-from vizsynth.parametrizations import Fourier
 from vizsynth.synthesis.features.pictures import (
-    Optimizer,
+    USUAL,
+    Optimization,
     Size,
     check_pictures,
     check_together,
     maximize_together,
 )
-from vizsynth.transforms import standard
 from vizsynth.types import Activations, Key, Network, Synthesis, Target
 
 _FARTHEST = 4
@@ -49,20 +47,19 @@ def _check(
     key: Any,
     steps: int,
     size: Size,
-    transform: Any,
+    optimization: Optimization,
     state: Any,
-    **_: Any,
 ) -> None:
     some_key = key if state is None else state.key
     for target in (as_score(first, net, None), as_score(second, net, None)):
         if (asked := scores.count(target)) is not None:
             raise ValueError(f"pictures lie between two targets: each is one, not {asked}")
-        check_pictures(net, target, size, transform, steps, None, some_key)
-    check_pictures(net, scores.LayerNorm(layer), size, transform, steps, state, key)
+        check_pictures(net, target, size, optimization.transform, steps, None, some_key)
+    check_pictures(net, scores.LayerNorm(layer), size, optimization.transform, steps, state, key)
     check_together(count, state)
 
 
-@entry(static=("layer", "count", "steps", "size", "optimizer"), check=_check, many=True)
+@entry(static=("layer", "count", "steps", "size"), check=_check, many=True)
 def interpolate(
     net: Network,
     first: Target,
@@ -74,10 +71,7 @@ def interpolate(
     key: Key | None = None,
     steps: int = 256,
     size: Size = 128,
-    parametrization: Any = Fourier(),  # noqa: B008  # frozen
-    transform: Any = standard,
-    optimizer: Optimizer = optax.adam,
-    learning_rate: float | Array = 0.05,
+    optimization: Optimization = USUAL,
     state: Any = None,
 ) -> Synthesis:
     """Maximize Σ_i [(1 − t_i) s(x_i) + t_i s′(x_i)] − λ Σ_{d=1..4} Σ_i mean (A_i − A_{i+d})² / 2^d.
@@ -95,10 +89,7 @@ def interpolate(
         key: for the first pictures and the transforms. It may be left out where a state is given.
         steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
-        parametrization: what is optimized (`vizsynth.parametrizations`).
-        transform: `(key, image) -> image`, drawn anew for each step, alike for all pictures.
-        optimizer: `optimizer(learning_rate)` is an optax transformation.
-        learning_rate: its step.
+        optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         state: of an earlier result, to go on from. It holds its own key.
 
     Returns:
@@ -135,8 +126,8 @@ def interpolate(
         key=key,
         steps=steps,
         size=size,
-        parametrization=parametrization,
-        transform=transform,
-        optimizer=optimizer(learning_rate),
+        parametrization=optimization.parametrization,
+        transform=optimization.transform,
+        optimizer=optimization.transformation(),
         state=state,
     )

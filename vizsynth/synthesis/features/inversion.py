@@ -154,7 +154,6 @@ def _check(
     tv_weight: Any,
     learning_rate: Any,
     state: Any,
-    **_: Any,
 ) -> None:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps must be an integer of at least 0, not {steps!r}")

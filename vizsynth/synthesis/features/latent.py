@@ -92,7 +92,6 @@ def _check(
     start: Any,
     state: Any,
     batch_size: int | None,
-    **_: Any,
 ) -> None:
     leaves = jax.tree.leaves(generator)
     if not callable(generator) or (len(leaves) == 1 and leaves[0] is generator):

@@ -357,7 +357,6 @@ def _check(
     window: Size | None,
     state: Any,
     batch_size: int | None,
-    **_: Any,
 ) -> None:
     starts = as_images(starts, name="starts")
     n, (h, w) = len(starts), starts.shape[1:3]

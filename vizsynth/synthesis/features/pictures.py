@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,13 +16,52 @@ from jaxtyping import Array, Float
 from vizsynth import ascent, scores
 from vizsynth.core import chunks
 from vizsynth.core.chunks import keys_for
-from vizsynth.core.entry import is_on_host
+from vizsynth.core.entry import as_pytree, hashable, is_on_host
+from vizsynth.core.pytrees import pytree
+from vizsynth.parametrizations import Fourier
 from vizsynth.taps import evaluate, run, shapes
+from vizsynth.transforms import standard
 from vizsynth.types import Activations, Image, Key, Keys, Network, Synthesis
 
 Size = int | tuple[int, int]
 Optimizer = Callable[[Any], optax.GradientTransformation]
 """`optimizer(learning_rate)`, one of optax's for instance."""
+
+
+@pytree
+@dataclass(frozen=True)
+class Optimization:
+    """How a picture is optimized: x(θ) by steps on s(τ(x(θ))), another transform τ in each.
+
+    The numbers are traced: a sweep of learning rates compiles once.
+
+    >>> from vizsynth.parametrizations import LaplacianPyramid
+    >>> from vizsynth.transforms import Jitter
+    >>> Optimization(LaplacianPyramid(), Jitter(8), learning_rate=0.1).learning_rate
+    0.1
+    """
+
+    parametrization: Any = Fourier()  # noqa: RUF009  # frozen
+    """What is optimized, θ (`vizsynth.parametrizations`)."""
+    transform: Any = standard
+    """τ, `(key, image) -> image`, drawn anew for each step (`vizsynth.transforms`)."""
+    optimizer: Optimizer = field(default=optax.adam, metadata={"static": True})
+    """`optimizer(learning_rate)`, an optax transformation."""
+    learning_rate: float | Array = 0.05
+    """The size of its steps."""
+
+    def __post_init__(self) -> None:
+        """Bring functions to forms that JAX can compare."""
+        if callable(self.transform):
+            object.__setattr__(self, "transform", as_pytree(self.transform))
+        object.__setattr__(self, "optimizer", hashable(self.optimizer))
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Return the optimizer at its learning rate."""
+        return self.optimizer(self.learning_rate)
+
+
+USUAL = Optimization()
 
 
 def as_size(size: Size) -> tuple[int, int]:

@@ -113,7 +113,7 @@ class _NoiseAround:
         return params
 
 
-def _check(net: Any, target: Any, key: Any, steps: int, size: Size, state: Any, **_: Any) -> None:
+def _check(net: Any, target: Any, key: Any, steps: int, size: Size, state: Any) -> None:
     check_pictures(net, target, size, None, steps, state, key)
 
 

@@ -173,7 +173,6 @@ def _check_training(
     tv_weight: Any,
     horizon: Any,
     state: Any,
-    **_: Any,
 ) -> None:
     names = _styles(stylizer)
     styles = as_images(styles, name="styles")

@@ -109,7 +109,6 @@ def _check(
     average: Any,
     cuts: Any,
     state: Any,
-    **_: Any,
 ) -> None:
     content = as_image(content, name="content")
     check_run(steps, key, state)

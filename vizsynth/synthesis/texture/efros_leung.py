@@ -63,7 +63,7 @@ def gaussian(window: int) -> Float[np.ndarray, " n"]:
     return np.exp(-(squared[:, None] + squared[None, :]) / (2 * (window / 6.4) ** 2)).reshape(-1)
 
 
-def _check(texture: Any, key: Any, size: Any, window: Any, tolerance: Any) -> None:
+def _check(texture: Any, size: Any, window: Any, tolerance: Any) -> None:
     check_texture(texture, size)
     check_window(texture, size, window)
     if window < SEED:

@@ -179,7 +179,6 @@ def _check(
     layer_weights: Any,
     cuts: Any,
     state: Any,
-    **_: Any,
 ) -> None:
     texture = as_image(texture, name="texture")
     check_run(steps, key, state)

@@ -203,7 +203,7 @@ def check_blocks(texture: Any, size: Any, block: Any, overlap: Any, tolerance: A
     check_at_least_0(tolerance, "tolerance")
 
 
-def _check(texture: Any, key: Any, size: Any, block: Any, overlap: Any, tolerance: Any, **_: Any) -> None:
+def _check(texture: Any, size: Any, block: Any, overlap: Any, tolerance: Any) -> None:
     check_texture(texture, size)
     check_blocks(texture, size, block, overlap, tolerance)
 
@@ -258,7 +258,7 @@ def quilt_texture(
 
 
 def _check_transfer(
-    texture: Any, content: Any, key: Any, block: Any, iterations: Any, alpha: Any, tolerance: Any
+    texture: Any, content: Any, block: Any, iterations: Any, alpha: Any, tolerance: Any
 ) -> None:
     size = as_image(content, name="content").shape[:2]
     check_texture(texture, size)

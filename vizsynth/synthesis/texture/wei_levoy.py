@@ -124,7 +124,7 @@ def synthesized(
     return lax.scan(one, begun, jnp.arange(h * w))[1]
 
 
-def _check(texture: Any, key: Any, size: Any, window: Any, levels: Any) -> None:
+def _check(texture: Any, size: Any, window: Any, levels: Any) -> None:
     check_texture(texture, size)
     check_window(texture, size, window)
     if window < 3:
