@@ -269,9 +269,6 @@ def apgd_ce(
     raised the loss, or where neither η nor the largest loss has changed since then.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        labels: one for all images, or one an image.
         epsilon: ε ≥ 0, the radius of the ball, in units of intensity; one for all, or one an image.
         ball: `vizsynth.linf_ball` or `vizsynth.l2_ball`.
         steps: N; the authors take 100. `vizsynth.synthesis.attacks.apgd.checkpoints` lists the checkpoints.

@@ -62,9 +62,6 @@ def bim(
     Clip_{X,ε} keeps each value within ε of the image's and in [0, 1].
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: X.
-        labels: y: one for all images, or one an image.
         epsilon: ε ≥ 0, the radius in units of intensity; one for all, or one an image.
         step_size: α; the paper's is 1/255.
         steps: N; the paper takes min(ε + 4, 1.25 ε) with ε in grey values, 10 for ε = 8/255.
@@ -74,7 +71,6 @@ def bim(
             for all its numbers; another plain function is another program.
         samples: how many τ are drawn at each step; their gradients are averaged.
         key: for τ: one for all images, which then share their draws, or one an image.
-        batch_size: how many samples are run at once; memory grows with it, not with `samples`.
 
     Returns:
         The adversarial images, in [0, 1]. torchattacks' `BIM` (whose steps=0 means the paper's number) and

@@ -90,13 +90,10 @@ def carlini_wagner(
     (VI.A). For each image c grows tenfold until it is fooled; then its interval is halved.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
         labels: y, or where targeted t: one for all images, or one an image.
         confidence: κ, at least 0: by how much the goal must be exceeded.
         searches: how many c are tried for each image.
         steps: of Adam with each c; the paper takes 10,000.
-        learning_rate: of Adam.
         c: the first c.
         targeted: the labels are those to reach.
 

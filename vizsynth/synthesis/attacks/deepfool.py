@@ -191,10 +191,7 @@ def deepfool(
     its label.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x₀.
         labels: y: one for all images, or one an image. An image that is not given it stays as it is.
-        steps: at most how many i.
         candidates: how many classes are compared: the label and the others with the largest logits at x₀.
             None is 10, as in the authors' program, or all where there are fewer.
         overshoot: η, at least 0; the paper's is 0.02.

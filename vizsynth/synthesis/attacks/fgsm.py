@@ -38,9 +38,6 @@ def fgsm(
     """Return x + ε sign(∇_x J(θ, x, y)), J the cross entropy (section 4), clipped to [0, 1].
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        labels: y: one for all images, or one an image.
         epsilon: ε ≥ 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
         targeted: the labels are those to reach: x − ε sign(∇_x J).
 

@@ -50,15 +50,11 @@ def fool(
     Each image stops by itself when it is fooled; once all are, what is left of the steps costs nothing.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
         labels: t, the class that each image shall be taken for: one for all, or one an image.
-        steps: at most so many.
         step_size: η, the Euclidean length of a step, all pixels together, on pixels of 0..1.
         rival: ρ. The recipe as it is taught is ρ = 0, the logit alone: it then happens that a class like t
             rises faster than t itself.
         margin: by how much the logit of t must exceed all others.
-        state: of an earlier result, to go on from.
 
     Returns:
         The images `[n, h, w, 3]`, the objective at the beginning of each step (that of the last step from

@@ -73,9 +73,6 @@ def mi_fgsm(
     Each x* is projected on the L∞ ball of radius ε, then on [0, 1].
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        labels: y: one for all images, or one an image.
         epsilon: ε ≥ 0, the radius in units of intensity; one for all, or one an image.
         step_size: α; None is the paper's ε / T, with which no projection on the ball is needed.
         steps: T.

@@ -110,9 +110,6 @@ def pgd(
     S is the L∞ ball of radius ε; Π projects on the ball, then on [0, 1]; L is the cross entropy.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        labels: y: one for all images, or one an image.
         epsilon: ε ≥ 0, the radius in units of intensity, such as 8/255; one for all, or one an image.
         step_size: α; the paper's for CIFAR-10 is 2/255.
         steps: N.
@@ -124,7 +121,6 @@ def pgd(
             (Athalye et al., 2017). A pytree (a frozen dataclass, a `jax.tree_util.Partial`) is one program
             for all its numbers; another plain function is another program.
         samples: how many τ are drawn at each step; their gradients are averaged.
-        batch_size: how many samples are run at once; memory grows with it, not with `samples`.
 
     Returns:
         The adversarial images, in [0, 1]: the last iterate, as in the paper. torchattacks' `PGD` and

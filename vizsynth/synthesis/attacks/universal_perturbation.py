@@ -68,10 +68,8 @@ def fooling_rate(
     """Return the share of images with k̂(x + v) ≠ k̂(x), k̂ the predicted class (section 3).
 
     Args:
-        net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: x. They need no labels.
         perturbation: v, `[h, w, 3]`. x + v is clipped to [0, 1].
-        batch_size: how many images are run at once.
 
     Returns:
         A number in [0, 1].
@@ -156,7 +154,6 @@ def universal_perturbation(
     are fooled.
 
     Args:
-        net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: the set X. The paper sees little gain beyond a few
             thousand, and generalization from 500 on.
         epsilon: ξ ≥ 0, the radius of the ball, in units of intensity; the paper's are 10/255 (L∞) and, for

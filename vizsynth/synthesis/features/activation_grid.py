@@ -75,18 +75,11 @@ def activation_grid(
     """Maximize mean_ij ⟨v, A_ij⟩ max(0.1, cos(v, A_ij))^p for each cell of the photo, v its mean activations.
 
     Args:
-        net: a network.
-        image: the photo, float RGB in [0, 1], `[h, w, 3]`.
         layer: a layer of maps.
-        key: for the first picture and the transforms: one for all cells, or one a cell. It may be left out
-            where a state is given.
         cells: (rows, columns) that the layer's map is divided into; None is a cell for each of its places.
         cosine_power: p. Above 0 a picture is to show what is in the cell, not what excites the layer most.
-        steps: how many steps to take (from the state on, if one is given).
         size: of a cell's picture: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
-        state: of an earlier result, to go on from.
-        batch_size: how many pictures are made at once.
 
     Returns:
         The pictures row by row, `[rows * columns, size, size, 3]` in [0, 1]

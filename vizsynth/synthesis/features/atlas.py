@@ -160,17 +160,11 @@ def activation_atlas(
     """Maximize mean_ij ⟨v, A_ij⟩ max(0.1, cos(v, A_ij))^p for the direction v of each cell.
 
     Args:
-        net: a network.
         directions: v, one a cell, `[m, c]` (`vizsynth.atlas_cells`); whitened: v S (`vizsynth.whitening`).
         layer: the layer that the activations are of.
-        key: for the first picture and the transforms: one for all cells, or one a cell. It may be left out
-            where a state is given.
         cosine_power: p. The authors' code has 2, or 4: a picture is to show this cell and not its neighbours.
-        steps: how many steps to take (from the state on, if one is given).
         size: of a cell's picture: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
-        state: of an earlier result, to go on from.
-        batch_size: how many pictures are made at once.
 
     Returns:
         The pictures `[m, size, size, 3]` in [0, 1], the objective of each at each step, and the state.

@@ -35,16 +35,11 @@ def visualize_class(
     """Maximize S_c(I) − λ ‖I‖², the class's score less the L2 norm of the picture (section 2).
 
     Args:
-        net: a network.
-        target: a label, or n labels for n pictures, or a score (`vizsynth.scores`). A label means the logit
-            S_c, as in the paper: the probability also rises when other classes fall.
-        key: for the first picture and the transforms: one for all pictures, or one a picture. A picture is
-            the same in any batch. It may be left out where a state is given.
-        steps: how many steps to take (from the state on, if one is given).
+        target: a label means the logit S_c, as in the paper: the probability also rises when other classes
+            fall.
         size: of the pictures: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
         l2: λ; ‖I‖ is the distance from grey.
-        state: of an earlier result, to go on from. It holds its own keys.
 
     Returns:
         The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. Departures:

@@ -240,8 +240,6 @@ def deepdream(
     the one before. Before each step the picture is rolled by some pixels, and unrolled after it.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
         target: what is maximized, a score (`vizsynth.scores`): `LayerNorm("relu4_3")`, or a sum of several
             layers, channels, ...; a label means its logit.
         key: for the jitter: one for all images, or one an image. It may be left out where a state is given.
@@ -364,7 +362,6 @@ def deepdream_zoom(
     `vizsynth.files.write_animation` makes a film of them.
 
     Args:
-        net: a network.
         images: float RGB in [0, 1], `[n, h, w, 3]`: what the first frame is dreamt of.
         target: as for `deepdream`, as are layer, guide, octaves, octave_scale, steps, step_size, jitter.
         key: for the jitter: one for all images, or one an image; each frame folds it anew.

@@ -80,17 +80,13 @@ def visualize_diverse(
     G_i = A_iᵀ A_i / ‖A_iᵀ A_i‖ is the Gram matrix of a layer.
 
     Args:
-        net: a network.
         target: one score, or one label.
         layer: whose Gram matrices (the style of the pictures) are to differ.
         count: n, how many pictures.
         diversity: λ. A score is as large as the network's activations are: where the pictures are alike,
             give more; where they no longer show the feature, less.
-        key: for the first pictures and the transforms. It may be left out where a state is given.
-        steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
-        state: of an earlier result, to go on from. It holds its own key.
 
     Returns:
         The pictures `[count, size, size, 3]` in [0, 1], the one objective at each step, `[1, steps]`, and the

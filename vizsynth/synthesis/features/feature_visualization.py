@@ -44,16 +44,10 @@ def visualize_feature(
     """Maximize s(τ(x(θ))) over θ: the score of a transformed picture, the transform τ another in each step.
 
     Args:
-        net: a network.
         target: a score (`vizsynth.scores`); several pictures are made where its numbers are arrays:
             `Channel("relu4_3", jnp.arange(8))`. A label means the logit of its class.
-        key: for the first picture and the transforms: one for all pictures, or one a picture. A picture is
-            the same in any batch. It may be left out where a state is given.
-        steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
-        state: of an earlier result, to go on from. It holds its own keys.
-        batch_size: how many pictures are made at once; None makes all.
 
     Returns:
         The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. Where a unit is

@@ -79,18 +79,14 @@ def interpolate(
     The n pictures lie at t_i = i / (n − 1) between the two scores.
 
     Args:
-        net: a network.
         first: s, the score (or label) of the first picture.
         second: s′, that of the last.
         layer: A, whose activations are to be alike in neighbouring pictures, so that the same thing stands at
             the same place.
         count: n, how many pictures.
         alignment: λ. The penalty goes by the square of the activations: give less where these are large.
-        key: for the first pictures and the transforms. It may be left out where a state is given.
-        steps: how many steps to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
         optimization: the parametrization, transforms and optimizer (`vizsynth.Optimization`).
-        state: of an earlier result, to go on from. It holds its own key.
 
     Returns:
         The pictures `[count, size, size, 3]` in [0, 1], from the first to the second, the one objective at

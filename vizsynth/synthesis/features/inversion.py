@@ -98,7 +98,6 @@ def normalized_error(net: Network, images: Images, *, of: Images, layer: str) ->
     """Return ‖Φ(x) − Φ(x₀)‖² / ‖Φ(x₀)‖² (Mahendran & Vedaldi 2014, section 2).
 
     Args:
-        net: a network.
         images: x, the pictures that were found, float RGB in [0, 1], `[n, h, w, 3]`.
         of: x₀, the images whose features were sought, of the same shape.
         layer: whose activations Φ are.
@@ -194,12 +193,8 @@ def invert(
     """Find argmin_x ‖Φ(x) − Φ₀‖² / ‖Φ₀‖² + (λ_α ‖x − ½‖_α^α + λ_V V_β(x)) / (h w), Φ₀ = Φ(x₀) (eqs. 1 to 4).
 
     Args:
-        net: a network.
         images: x₀, whose features are inverted: float RGB in [0, 1], `[n, h, w, 3]`.
         layer: whose activations Φ are.
-        key: for the picture at the beginning: one for all images, or one an image. It may be left out where
-            a state is given.
-        steps: how many to take (from the state on, if one is given).
         parametrization: what is optimized (`vizsynth.parametrizations`).
         alpha: of the α-norm, at least 1.
         alpha_weight: λ_α.
@@ -207,7 +202,6 @@ def invert(
         tv_weight: λ_V.
         optimizer: `optimizer(learning_rate)` is an optax transformation; line searches too.
         learning_rate: its step; for L-BFGS, where the search for the step begins.
-        state: of an earlier result, to go on from. It holds its own keys.
 
     Returns:
         The pictures `[n, h, w, 3]` in [0, 1], the objective at each step, and the state;
@@ -290,9 +284,6 @@ def invert_layers(
     Each layer is a program of its own, which computes no more of the network than that layer needs.
 
     Args:
-        net: a network.
-        images: x₀, float RGB in [0, 1], `[n, h, w, 3]`.
-        layers: the layers.
         key: as for `invert`, as are steps, parametrization, alpha, alpha_weight, beta, optimizer,
             learning_rate. All layers begin with the same picture.
         tv_weight: λ_V: one for all layers, or one a layer.

@@ -156,14 +156,9 @@ def visualize_latent(
     """Take steps z ← d · clip(z + η_t g / mean |g|), g = ∂S(G(z))/∂z; the pictures are G(z) (section 3.2).
 
     Args:
-        net: the network whose unit is to be excited.
-        target: a label, or n labels for n pictures, or a score (`vizsynth.scores`).
         generator: G, `code -> picture [h, w, 3]` in [0, 1], as a pytree: a function of weights and code is
             `jax.tree_util.Partial(function, weights)`. Other weights then compile nothing anew.
         shape: of a code.
-        key: for the first code and the transforms: one for all pictures, or one a picture. A picture is the
-            same in any batch. It may be left out where a state is given.
-        steps: how many steps to take (from the state on, if one is given).
         size: of the pictures, a side or (height, width): what the generator makes is resized to it. None is
             the generator's own.
         low: the least value of a unit of the code: one, or one a unit (of a shape that fits the code), at
@@ -179,7 +174,6 @@ def visualize_latent(
             the middle of the picture to the network's size.
         start: codes to begin with, `[n, *shape]`, or one for all, instead of random ones.
         state: of an earlier result, to go on from; its `params` are the codes.
-        batch_size: how many pictures are made at once; None makes all.
 
     Returns:
         The pictures `[n, h, w, 3]` in [0, 1], the objective at each step and the state. Departures: the first

@@ -147,7 +147,6 @@ def facets(
     It runs on the host, by scikit-learn (`pip install "vizsynth[inspection]"`).
 
     Args:
-        net: a network.
         images: of the class, or those that excite the unit most, `[n, h, w, 3]` in [0, 1].
         layer: whose features say how alike two images are, Φ. Of maps, the mean over positions is taken. The
             paper has fc7; of a network without it, the last maps (`fire9`).
@@ -390,12 +389,8 @@ def visualize_facets(
     """Take steps x ← denoise(clip(x + η g / mean |g|)) from each start, g the gradient in a window of it.
 
     Args:
-        net: a network.
-        target: a label, or n labels for n starts, or a score (`vizsynth.scores`).
         starts: pictures to begin with, `[n, h, w, 3]` in [0, 1]: the mean images of `vizsynth.facets`,
             resized to the size of the pictures that are wanted.
-        key: for the places of the windows: one for all pictures, or one a picture. A picture is the same in
-            any batch. It may be left out where a state is given.
         phases: step sizes, denoising and margin over the steps; after the last phase its last values stay.
             `vizsynth.synthesis.features.multifaceted.shortened` makes shorter ones.
         steps: how many to take (from the state on, if one is given). All of the default phases are 370.
@@ -403,7 +398,6 @@ def visualize_facets(
         spread: of the window's place around the middle, as a share of the room that it has: 0 is always the
             middle. The less, the more steps the middle is given, beside the edges.
         state: of an earlier result, to go on from, with starts of the same number and size.
-        batch_size: how many pictures are made at once; None makes all.
 
     Returns:
         The pictures `[n, h, w, 3]` in [0, 1], the score of the window at each step and the state. Departures

@@ -134,18 +134,14 @@ def visualize_regularized(
     """Take steps x ← r_θ(x + η ∂S/∂x): gradient ascent, each step regularized (section 3).
 
     Args:
-        net: a network.
-        target: a label, or n labels for n pictures, or a score (`vizsynth.scores`).
         key: for the first picture (noise of 10/255 around the centre): one for all, or one a picture. It may
             be left out where a state is given.
         settings: the strengths; `vizsynth.synthesis.features.yosinski` has the paper's four by name.
-        steps: how many to take (from the state on, if one is given).
         size: of the pictures: a side, or (height, width).
         rate: a factor of the settings' steps, which were made for CaffeNet: a network whose logits change
             less with a pixel needs more (SqueezeNet about 10).
         center: the mean colour `(3,)`, from which norms and contributions are counted.
         start: pictures to begin with, instead of noise.
-        state: of an earlier result, to go on from.
 
     Returns:
         The pictures `[n, size, size, 3]` in [0, 1], the objective at each step and the state. They lie close

@@ -253,8 +253,6 @@ def train_style(
             one that goes on, only its shape matters.
         images: the photos, `[n, h, w, 3]`, all of one size.
         styles: a picture of each style, in the order of the stylizer's names, all of one size.
-        key: of the run. It may be left out where a state is given.
-        steps: how many to take (from the state on, if one is given).
         size: of the crops, in pixels.
         batch_size: how many crops a step.
         parts: compare the style of so many parts of a crop along each axis one by one, rather than that of

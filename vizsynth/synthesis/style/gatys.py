@@ -217,7 +217,6 @@ def transfer_style(
             the content's colours, see `vizsynth.colors`.
         key: of the noise at the beginning: one result is made for it, or one for each of `[n]` keys. It may
             be left out where a state is given.
-        steps: how many to take (from the state on, if one is given).
         content_layers: whose features F are to be P.
         style_layers: l, whose statistics are to be the styles'.
         content_weight: α.

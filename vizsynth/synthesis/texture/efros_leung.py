@@ -86,7 +86,6 @@ def efros_leung(
 
     Args:
         texture: the source, float RGB in [0, 1], `[h, w, 3]`.
-        key: for the seed and the draws.
         size: of the picture, `(height, width)` or its side; at least the window.
         window: the side of the neighbourhoods, odd: as large as the largest regular structure. σ is a
             6.4th of it. All neighbourhoods of the source are in memory: 4 h w window² numbers.

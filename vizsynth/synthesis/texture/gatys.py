@@ -231,7 +231,6 @@ def synthesize_texture(
         key: of the noise: one picture is made for it, or one for each of `[n]` keys. It may be left out where
             a state is given.
         size: of the pictures: a side, or (height, width); by default the source's.
-        steps: how many to take (from the state on, if one is given).
         layers: l, whose Gram matrices are compared. Deeper layers keep larger structures: with the first
             alone the colours are right, and pebbles come with the fourth. To see the layers at work, give
             the first, the first two, and so on.
@@ -247,7 +246,6 @@ def synthesize_texture(
             fit into memory: `VGG_CUTS` for VGG.
         ops: another table of arithmetic. With `vizsynth.ops.average_pooling` means are taken in place of
             maxima, as in the paper (whose network's weights were scaled for it).
-        state: of an earlier result, to go on from. It holds its own keys.
 
     Returns:
         The pictures `[n, h, w, 3]` in [0, 1], L at the beginning of each step, and the state.

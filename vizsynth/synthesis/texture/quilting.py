@@ -226,7 +226,6 @@ def quilt_texture(
 
     Args:
         texture: the source, float RGB in [0, 1], `[h, w, 3]`.
-        key: for the draws.
         size: of the picture, `(height, width)` or its side; at least the block. What the last blocks have
             beyond it is cut off.
         block: the side of the blocks: larger than the texture's parts, much smaller than the source.
@@ -317,7 +316,6 @@ def quilt_transfer(
     Args:
         texture: the source, float RGB in [0, 1], `[h, w, 3]`.
         content: the picture that shall be seen, float RGB in [0, 1], `[height, width, 3]`.
-        key: for the draws.
         block: the side of the blocks in the first iteration, less by a third in each that follows. They
             overlap by a sixth.
         iterations: N, how often the whole is quilted.
