@@ -36,15 +36,16 @@ from vizsynth.types import Images, Key, Network, Synthesis
 
 
 def style_weights(style: Any, n: int, styles: int, dtype: Any = jnp.float32) -> Float[Array, "n styles"]:
-    """Return the weights of the styles for each image: of an index one 1, and zeros.
+    """Return the weights of the styles for each image: of an index one 1, and zeros; NaN of one too large.
 
     >>> style_weights(1, 1, 3).tolist()
     [[0.0, 1.0, 0.0]]
     """
     style = jnp.asarray(style)
     if jnp.issubdtype(style.dtype, jnp.integer):
-        weights = jax.nn.one_hot(jnp.broadcast_to(style, (n,)), styles, dtype=dtype)
-        return weights / weights.sum(axis=1, keepdims=True)  # 0 / 0, NaN, of a style that there is not
+        which = jnp.broadcast_to(style, (n,))[:, None]
+        weights = jax.nn.one_hot(which[:, 0], styles, dtype=dtype)
+        return jnp.where((which >= 0) & (which < styles), weights, jnp.nan)
     return jnp.broadcast_to(style.astype(dtype), (n, styles))
 
 
