@@ -151,7 +151,8 @@ def draw_parametrizations(
     }
     row, found = [], {}
     for name, (kind, transform, rate) in kinds.items():
-        options = settings | {"optimization": Optimization(kind, transform, learning_rate=rate)}
+        options: dict[str, Any] = {"optimization": Optimization(kind, transform, learning_rate=rate)}
+        options |= settings
         one = made(name, lambda o=options: vizsynth.visualize_feature(net, target, **o))
         found[name] = one.numbers | {"learning_rate": rate}
         row += one.pictures

@@ -105,7 +105,7 @@ def test_a_run_together_goes_on_bit_for_bit(make: Any) -> None:
 
 
 def test_other_numbers_do_not_compile_anew() -> None:
-    one = {"key": KEY, "count": 2, "steps": 2}
+    one: dict[str, Any] = {"key": KEY, "count": 2, "steps": 2}
     diverse(Channel("conv1", 2), **one)
     between(Class(0), 3, **one | {"count": 3})
     programs = [f.func.compiled._cache_size() for f in (diverse, between)]
@@ -116,7 +116,8 @@ def test_other_numbers_do_not_compile_anew() -> None:
 
 # By hand, in float64 ------------------------------------------------------------------
 
-BARE = {"optimization": vizsynth.Optimization(Pixels(std=0.3), transforms.none, optax.sgd, 0.01)}
+STEP = vizsynth.Optimization(Pixels(std=0.3), transforms.none, optax.sgd, 0.01)
+BARE: dict[str, Any] = {"optimization": STEP}
 
 
 @pytest.mark.usefixtures("x64")
