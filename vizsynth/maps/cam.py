@@ -27,26 +27,22 @@ def _refuse(maps: Heatmaps) -> None:
 
 @entry(static=("layer",), verify=_refuse)
 def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
-    """Return M_c = Σ_k w_k^c A^k, the maps that global average pooling sums, by the class's weights (eq. 2).
+    """Return M_c = Σ_k w_k^c A^k, the last maps weighted by the weights of the class (eq. 2).
 
-    For S_c = Σ_k w_k^c (1/Z) Σ_ij A^k_ij + b_c the weights are the gradient, w_k^c = Σ_ij ∂S_c/∂A^k_ij,
-    wherever the network keeps them.
+    If S_c (the target) is Σ_k w_k^c (1/Z) Σ_ij A^k_ij + b_c, the weights are its gradient,
+    w_k^c = Σ_ij ∂S_c/∂A^k_ij.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S_c.
-        layer: the layer that global average pooling follows: ResNet's last block, `layer4.1` (18 and 34
-            layers) or `layer4.2`; SqueezeNet `relu10`.
+        layer: the layer before global average pooling: ResNet's last block, `layer4.1` (18 and 34 layers)
+            or `layer4.2`; SqueezeNet `relu10`.
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled, without the bias; their mean is
         S_c − b_c. torch-cam scales each to [0, 1].
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent. Also a layer whose maps do not enter the score by
-            their mean alone: `grad_cam` is for those. Inside a caller's own `jit`, where nothing can be
+        ValueError: a layer without spatial extent, or one whose maps enter the score by more than their
+            mean: take `grad_cam`. Inside a caller's own `jit`, where nothing can be
             raised, the map is NaN. One that overflows is infinite.
 
     Example:
