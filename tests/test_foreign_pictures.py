@@ -329,7 +329,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
             for read in (read_image, files.look_at, files.image_sides, look_at, digest):
                 with (
                     soon(),
-                    pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save what comes"),
+                    pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save its content"),
                 ):
                     read(Path(name))
         with soon(), pytest.raises(DataError, match="is a pipe, not a file"):
