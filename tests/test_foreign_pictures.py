@@ -169,12 +169,12 @@ def webp(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "size", "told"),
     [
-        (png(1, 170_000_000), None, "is 1x170000000: a side may be of at most 699051 pixels"),
-        (png(170_000_000, 1), (32, 32), "is 170000000x1: a side may be of at most"),
+        (png(1, 170_000_000), None, "is 1x170000000: a side may have at most 699051 pixels"),
+        (png(170_000_000, 1), (32, 32), "is 170000000x1: a side may have at most"),
         (png(10, 10_000_000), None, "is 10x10000000: a side"),
         (png(1, 600_000), 224, "is 1x600000: with a shorter side of 224 it would be 224x134400000"),
         (png(20_000, 20_000), None, "too many pixels: Image size (400000000 pixels)"),
-        (webp(13_000, 13_000), None, "too many pixels: 13000x13000, and of a WebP"),
+        (webp(13_000, 13_000), None, "too many pixels: 13000x13000, and a WebP"),
         (gif(60_000, 60_000), None, "too many pixels"),
         (tiff(16, 16, 32768), None, "its tiles are of 32768x32768"),
         (b"P6 0 5 255\n", None, "is "),
