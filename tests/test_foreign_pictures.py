@@ -41,7 +41,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # forget what was found before
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
     dos = struct.pack("<IIIIIIIH", 0xC6D3D0C5, 30, len(postscript), 0, 0, 0, 0, 0xFFFF) + postscript
-    for content, told in ((postscript, "is text, not a picture"), (dos, "is no picture of a format")):
+    for content, told in ((postscript, "is text, not a picture"), (dos, "is no picture of a known format")):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(ImageFileError, match=told):
             read_image(tmp_path / "a.jpg")
