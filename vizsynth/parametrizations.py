@@ -24,6 +24,11 @@ _STATIC = {"static": True}
 _LOGIT_EDGE = 1e-3  # pictures are clipped to this distance from 0 and 1 before encoding
 
 
+def _noise(key: Key, shape: tuple[int, ...], std: Number) -> Array:
+    noise = jax.random.normal(key, shape, float)
+    return jnp.asarray(std, noise.dtype) * noise
+
+
 def _squash(values: Float[Array, "h w 3"], decorrelated: bool) -> Image:
     return jax.nn.sigmoid(correlate_colors(values) if decorrelated else values)
 
@@ -46,8 +51,8 @@ class Pixels:
 
     def init(self, key: Key, size: Size) -> Image:
         """Return noise around the mean."""
-        noise = jax.random.normal(key, (*size, 3), float)
-        return jnp.asarray(self.mean, noise.dtype) + jnp.asarray(self.std, noise.dtype) * noise
+        noise = _noise(key, (*size, 3), self.std)
+        return jnp.asarray(self.mean, noise.dtype) + noise
 
     def encode(self, image: Image) -> Image:
         """Return the parameters of a picture."""
@@ -69,8 +74,7 @@ class SigmoidPixels:
 
     def init(self, key: Key, size: Size) -> Float[Array, "h w 3"]:
         """Return noise."""
-        noise = jax.random.normal(key, (*size, 3), float)
-        return jnp.asarray(self.std, noise.dtype) * noise
+        return _noise(key, (*size, 3), self.std)
 
     def encode(self, image: Image) -> Float[Array, "h w 3"]:
         """Return the parameters of a picture."""
@@ -106,8 +110,7 @@ class Fourier:
 
     def init(self, key: Key, size: Size) -> Float[Array, "h f 3 2"]:
         """Return a random spectrum: real and imaginary parts."""
-        noise = jax.random.normal(key, (size[0], size[1] // 2 + 1, 3, 2), float)
-        return jnp.asarray(self.std, noise.dtype) * noise
+        return _noise(key, (size[0], size[1] // 2 + 1, 3, 2), self.std)
 
     def encode(self, image: Image) -> Float[Array, "h f 3 2"]:
         """Return the parameters of a picture, up to clipping to [0.001, 0.999]."""
@@ -136,10 +139,8 @@ class LaplacianPyramid:
         """Return noise in every level."""
         if min(size) >> (self.levels - 1) < 1:
             raise ValueError(f"a pyramid of {self.levels} levels needs a picture larger than {size}")
-        std = jnp.asarray(self.std, float)
         return tuple(
-            std
-            * jax.random.normal(jax.random.fold_in(key, k), (-(-size[0] >> k), -(-size[1] >> k), 3), float)
+            _noise(jax.random.fold_in(key, k), (-(-size[0] >> k), -(-size[1] >> k), 3), self.std)
             for k in range(self.levels)
         )
 
@@ -223,8 +224,7 @@ class Latent:
     def init(self, key: Key, size: Size) -> Float[Array, "..."]:
         """Return a random code."""
         del size
-        code = jax.random.normal(key, self.shape, float)
-        return self._bounded(jnp.asarray(self.std, code.dtype) * code)
+        return self._bounded(_noise(key, self.shape, self.std))
 
     def decode(self, params: Float[Array, "..."], size: Size) -> Image:
         """Return the generator's image of the code, resized if necessary."""

@@ -42,9 +42,6 @@ def ablation_cam(
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. A negative y turns the sign
         of every weight, as in the paper.
 
-    Raises:
-        ValueError: a layer without spatial extent.
-
     Example:
         >>> import jax, vizsynth
         >>> net = vizsynth.load("squeezenet1_1")

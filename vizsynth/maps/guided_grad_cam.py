@@ -21,9 +21,6 @@ def guided_grad_cam(net: Network, images: Images, target: Target, *, layer: str)
         The signed map `[n, h, w, 3]`, unscaled. Captum's `GuidedGradCam` takes the nearest neighbour
         by default: give it `interpolate_mode="bilinear"`.
 
-    Raises:
-        ValueError: a layer without spatial extent.
-
     Example:
         >>> import jax, vizsynth
         >>> net = vizsynth.load("squeezenet1_1")

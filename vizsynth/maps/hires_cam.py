@@ -20,9 +20,6 @@ def hires_cam(net: Network, images: Images, target: Target, *, layer: str) -> He
         The signed maps at the layer's resolution `[n, h', w']`, unscaled. pytorch-grad-cam rectifies
         them.
 
-    Raises:
-        ValueError: a layer without spatial extent.
-
     Example:
         >>> import jax, vizsynth
         >>> net = vizsynth.load("squeezenet1_1")

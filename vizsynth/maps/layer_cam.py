@@ -19,9 +19,6 @@ def layer_cam(net: Network, images: Images, target: Target, *, layer: str) -> He
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. It suits early layers
         too, where the map is fine.
 
-    Raises:
-        ValueError: a layer without spatial extent.
-
     Example:
         >>> import jax, vizsynth
         >>> net = vizsynth.load("squeezenet1_1")

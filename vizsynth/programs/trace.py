@@ -104,14 +104,16 @@ def _inner(equation: Any) -> tuple[Any, list[Known]] | None:
 
 def holds_words(jaxpr: Any) -> bool:
     """Tell whether a program holds an operation of `ops`."""
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name in _WORDS or (name == "max" and _has_zero(equation)):
-            return True
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(value) and holds_words(getattr(value, "jaxpr", value)):
-                return True
-    return False
+    return any(
+        e.primitive.name in _WORDS or (e.primitive.name == "max" and _has_zero(e)) or _holds_any(e)
+        for e in jaxpr.eqns
+    )
+
+
+def _holds_any(equation: Any) -> bool:
+    """Tell whether an equation calls a program that holds an operation of `ops`."""
+    programs = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
+    return any(_is_program(p) and holds_words(getattr(p, "jaxpr", p)) for p in programs)
 
 
 def _is_program(value: Any) -> bool:
@@ -164,11 +166,6 @@ def _walk(
             found = list(outputs)
         atoms |= dict(zip(equation.outvars, found, strict=True))
     return [read(v) for v in jaxpr.outvars]
-
-
-def _holds_any(equation: Any) -> bool:
-    programs = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
-    return any(_is_program(p) and holds_words(getattr(p, "jaxpr", p)) for p in programs)
 
 
 def _binding(jaxpr: Any, equation: Any) -> Callable[..., Sequence[Any]]:
