@@ -227,7 +227,7 @@ def test_pyplot_is_never_imported(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: figures.heat(np.ones((2, 3, 3))), r"heatmap is \[h, w\].*heatmaps\[0\]"),
+        (lambda: figures.heat(np.ones((2, 3, 3))), r"heatmap must be \[h, w\].*heatmaps\[0\]"),
         (lambda: figures.heat(np.asarray([[np.nan, 1.0]])), "1 values that are NaN"),
         (lambda: figures.heat(np.eye(2), colormap="virids"), "near names: viridis"),
         (lambda: figures.heat(np.eye(2), low=2, high=1), "high must be above low"),

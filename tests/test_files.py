@@ -211,7 +211,7 @@ def broken(tmp_path):
         ),
         "noise.jpg": (
             bytes(range(256)),
-            "no picture of a format that is read (AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)",
+            "no picture of a known format (AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)",
         ),
         "short.jpg": (whole[: len(whole) // 2], "is cut short"),
         "short.png": (whole_png[: len(whole_png) // 2], "is cut short"),

@@ -41,7 +41,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # forget what was found before
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
     dos = struct.pack("<IIIIIIIH", 0xC6D3D0C5, 30, len(postscript), 0, 0, 0, 0, 0xFFFF) + postscript
-    for content, told in ((postscript, "is text, not a picture"), (dos, "is no picture of a format")):
+    for content, told in ((postscript, "is text, not a picture"), (dos, "is no picture of a known format")):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(ImageFileError, match=told):
             read_image(tmp_path / "a.jpg")
@@ -169,12 +169,12 @@ def webp(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "size", "told"),
     [
-        (png(1, 170_000_000), None, "is 1x170000000: a side may be of at most 699051 pixels"),
-        (png(170_000_000, 1), (32, 32), "is 170000000x1: a side may be of at most"),
+        (png(1, 170_000_000), None, "is 1x170000000: a side may have at most 699051 pixels"),
+        (png(170_000_000, 1), (32, 32), "is 170000000x1: a side may have at most"),
         (png(10, 10_000_000), None, "is 10x10000000: a side"),
         (png(1, 600_000), 224, "is 1x600000: with a shorter side of 224 it would be 224x134400000"),
         (png(20_000, 20_000), None, "too many pixels: Image size (400000000 pixels)"),
-        (webp(13_000, 13_000), None, "too many pixels: 13000x13000, and of a WebP"),
+        (webp(13_000, 13_000), None, "too many pixels: 13000x13000, and a WebP"),
         (gif(60_000, 60_000), None, "too many pixels"),
         (tiff(16, 16, 32768), None, "its tiles are of 32768x32768"),
         (b"P6 0 5 255\n", None, "is "),
@@ -329,7 +329,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
             for read in (read_image, files.look_at, files.image_sides, look_at, digest):
                 with (
                     soon(),
-                    pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save what comes"),
+                    pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save its content"),
                 ):
                     read(Path(name))
         with soon(), pytest.raises(DataError, match="is a pipe, not a file"):

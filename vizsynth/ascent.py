@@ -1,12 +1,11 @@
-"""Gradient ascent: the one loop of every picture that is made by optimization.
+"""Gradient ascent: the loop of all synthesis.
 
-Each step is x ← x + update(∇ₓ J(x; ξ_t)), where the update is an optax transformation and ξ_t is a key folded
-from the run's own key and the step. A run of many steps is one compiled scan. All that it knows between two
-steps is its `State`, so a run in chunks, or saved and taken up again, ends where one that was never
-interrupted does, bit for bit.
+Each step is x ← x + update(∇ₓ J(x; ξ_t)), where the update is an optax transformation and ξ_t is the run's
+key folded with the step. A run of many steps is one compiled scan. Its `State` holds everything between two
+steps, so a run in chunks, or saved and resumed, equals an uninterrupted run bit for bit.
 
-optax descends: what its transformations are given is the gradient of −J. Besides, they are given as extra
-arguments the raw gradient (`grad`), the value and a function that evaluates −J (for line searches).
+optax descends: its transformations get the gradient of −J. As extra arguments they get the raw gradient
+(`grad`), the value, and a function that evaluates −J (for line searches).
 """
 
 import io
@@ -30,23 +29,23 @@ from vizsynth.core.work import WorkFolder
 from vizsynth.types import Key, Synthesis
 
 Objective = Callable[[Any, Key], Float[Array, ""]]
-"""J(params, key): what is maximized. The key is of this step alone."""
+"""J(params, key), which is maximized. Each step has its own key."""
 
 
 class State(NamedTuple):
-    """All that a run knows between two steps."""
+    """The state of a run between two steps."""
 
     params: Any
-    """What is optimized."""
+    """The optimized values."""
     memory: Any
-    """What the optimizer remembers."""
+    """The optimizer's state."""
     key: Key
     step: Int[Array, ""]
-    """How many steps were taken."""
+    """The number of steps so far."""
 
 
 class Diverged(FloatingPointError):
-    """A run met NaN or infinity. `last` is what there was before, `step` where it happened."""
+    """A run met NaN or infinity at `step`; `last` is the result before it."""
 
     def __init__(self, step: int, cause: str, last: Synthesis) -> None:
         super().__init__(f"step {step} gave NaN or infinity: {cause}; the picture of the step before is kept")
@@ -55,7 +54,7 @@ class Diverged(FloatingPointError):
 
 
 def init(params: Any, optimizer: optax.GradientTransformation, *, key: Key) -> State:
-    """Return the state of a run that has not begun.
+    """Return the state before the first step.
 
     >>> import optax
     >>> state = init(jnp.zeros(3), optax.sgd(0.1), key=jax.random.key(0))
@@ -75,16 +74,16 @@ def run(
 ) -> tuple[State, Float[Array, " steps"]]:
     """Take `steps` steps; return the new state and the objective before each of them.
 
-    Where the objective, the gradient or the next parameters are not finite, the run stands still: the
-    state stays what it was before that step, and the trace is NaN from there on.
+    If the objective, the gradient or the next parameters are not finite, the run stops changing: the state
+    stays that before this step, and the trace is NaN from there on.
 
     Args:
         objective: J(params, key).
         optimizer: an optax transformation, line searches included.
-        state: where to begin.
-        steps: how many.
-        stochastic: whether J depends on its key. If it does not, a line search hands its last value and
-            gradient on to the next step, which saves an evaluation a step.
+        state: the state before these steps.
+        steps: the number of steps.
+        stochastic: whether J depends on its key. If not, a line search passes its last value and gradient
+            on to the next step, which saves one evaluation per step.
 
     >>> import optax
     >>> sgd = optax.sgd(0.25)
@@ -105,7 +104,7 @@ def run(
             value, grad = jax.value_and_grad(loss)(state.params)
         else:
             value, grad = _value_and_grad(loss, state)
-        # optax mixes integers and floats; that is its own affair.
+        # optax mixes integers and floats.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, memory = optimizer.update(
                 grad, state.memory, state.params, value=value, grad=grad, value_fn=loss
@@ -125,34 +124,34 @@ def run_each(
 ) -> tuple[State, Float[Array, "n steps"]]:
     """Return `one(run)` of each run, stacked: `batch_size` together, by default all.
 
-    Where the optimizer searches along a line, pictures are made one after another: together they would all
-    take as many evaluations as the slowest of them, and the branches that none of them needs as well.
+    Runs with a line search go one after another: together, each would take the evaluations of the slowest,
+    and compute every branch.
 
     Args:
-        one: takes a run's state, or a tuple of it and whatever else is of this run alone.
+        one: takes a run's state, or a tuple of it and other values of this run.
         runs: the same, `[n, ...]`.
-        batch_size: how many at once.
+        batch_size: the number of runs computed together.
     """
     state = runs if isinstance(runs, State) else runs[0]
-    # A run that goes on is to be the program that one is which begins, to the last bit: what makes the
-    # first state is not to be fused into the steps.
+    # A resumed run must compile to the same program as a fresh one: the computation of the first state must
+    # not fuse with the steps.
     runs = jax.lax.optimization_barrier(runs)
     together = 1 if _search(state.memory) else batch_size or state.step.shape[0]
     return each(one, runs, together)
 
 
 def _search(memory: Any) -> bool:
-    """Tell whether an optimizer's memory is one of a line search."""
+    """Tell whether an optimizer's state belongs to a line search."""
     return bool(optax.tree.get_all_with_path(memory, "num_linesearch_steps"))
 
 
 def _value_and_grad(loss: Callable[[Any], Array], state: State) -> tuple[Array, Any]:
-    """Return the loss and its gradient, from the line search's memory where it has them."""
+    """Return the loss and its gradient, from the line search's state if it has them."""
     try:
-        remembered = optax.tree.get(state.memory, "value") is not None
-    except KeyError:  # more than one
-        remembered = False
-    if not remembered:
+        known = optax.tree.get(state.memory, "value") is not None
+    except KeyError:  # several values
+        known = False
+    if not known:
         return jax.value_and_grad(loss)(state.params)
     value, grad = optax.value_and_grad_from_state(loss)(state.params, state=state.memory)
     return jnp.asarray(value), grad
@@ -243,9 +242,9 @@ def _cause(result: Synthesis) -> str:
     finite = np.asarray(result.trace)
     finite = np.abs(finite[np.isfinite(finite)])
     if finite.size == 0:
-        return "the objective is not finite at its beginning: look at the weights, the target and the start"
+        return "the objective is not finite at the start: check the weights, the target and the first picture"
     if finite[-1] > 1e3 * max(finite[0], 1e-3):
-        return "the objective had grown without bound: give a smaller learning rate"
+        return "the objective grew without bound: give a smaller learning rate"
     return "the step was too long, or a penalty too strong: give a smaller learning rate or weight"
 
 

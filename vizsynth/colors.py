@@ -1,10 +1,10 @@
-"""The colours of one picture, the forms of another: what keeps a photo's colours when its style changes.
+"""Keep a photo's colours when its style changes.
 
 Gatys, Bethge, Hertzmann & Shechtman, Preserving Color in Neural Artistic Style Transfer, 2016: either the
-style image gets the photo's colours before its style is taken (`match_colors`, `match_histogram`), or the
-result gets the photo's own after it (`keep_luminance`).
+style image gets the photo's colours before the transfer (`match_colors`, `match_histogram`), or the result
+gets them after it (`keep_luminance`).
 
-Pictures are float RGB `[h, w, 3]` in [0, 1]; what is returned is not clipped.
+Pictures are float RGB `[h, w, 3]` in [0, 1]; results are not clipped.
 """
 
 import jax
@@ -21,7 +21,7 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.
 
 
 def keep_luminance(image: Image, *, colors: Other) -> Image:
-    """Return the luminance of one picture with the two other channels, I and Q, of another.
+    """Return the luminance of one picture with the colour channels, I and Q, of another.
 
     >>> grey, red = jnp.full((1, 1, 3), 0.5), jnp.asarray([[[1.0, 0.0, 0.0]]])
     >>> [round(float(v), 3) for v in keep_luminance(grey, colors=red)[0, 0]]
@@ -37,11 +37,11 @@ def keep_luminance(image: Image, *, colors: Other) -> Image:
 
 
 def match_colors(image: Image, *, to: Other, eps: float = 1e-5) -> Image:
-    """Return A (x − μ) + ν: the mean and covariance of the colours become those of another picture.
+    """Return A (x − μ) + ν, a picture whose colours have the mean and covariance of another picture.
 
-    With covariances C of the picture and D of the other, A = D^½ (D^½ C D^½)^−½ D^½, which moves colours as
-    little as can be. CORAL (Sun, Feng & Saenko, Return of Frustratingly Easy Domain Adaptation, 2015) has
-    A = D^½ C^−½, and the paper's two choices others: they all differ by a rotation of the whitened colours.
+    With covariances C of the picture and D of the other, A = D^½ (D^½ C D^½)^−½ D^½, which moves colours the
+    least. CORAL (Sun, Feng & Saenko, Return of Frustratingly Easy Domain Adaptation, 2015) has A = D^½ C^−½,
+    and the paper proposes two other matrices: all differ by a rotation of the whitened colours.
 
     >>> x = jax.random.uniform(jax.random.key(0), (8, 8, 3))
     >>> y = match_colors(x, to=x)
@@ -69,9 +69,9 @@ def _power(matrix: Float[Array, "3 3"], power: float) -> Float[Array, "3 3"]:
 
 
 def match_histogram(image: Image, *, to: Other) -> Image:
-    """Return the picture whose every channel has the values of another's, in its own order.
+    """Return the picture with the histogram of another, channel by channel.
 
-    The value at a rank becomes the other picture's value at that rank (between two of them, linearly).
+    The value of each rank becomes the other picture's value of that rank, linearly interpolated.
 
     >>> x = jnp.asarray([0.1, 0.2, 0.3, 0.4]).reshape(2, 2, 1) * jnp.ones(3).reshape(1, 1, 3)
     >>> match_histogram(x, to=2 * x)[..., 0].tolist() == (2 * x)[..., 0].tolist()

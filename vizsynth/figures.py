@@ -1,13 +1,14 @@
-"""Arrays to pictures: colour maps, overlays, grids, labelled sheets, one shared scale.
+"""Arrays to pictures: colour maps, overlays, grids, labelled sheets, shared scales.
 
-Every picture is numpy float32 `[h, w, 3]` in [0, 1]. Arguments may be numpy or JAX arrays. Nothing
-here is traced: these functions run on the host, after the numbers are made.
+Pictures are NumPy float32 `[h, w, 3]` in [0, 1]. Arguments may be NumPy or JAX arrays. These functions run on
+the host; nothing is traced.
 """
 
 import difflib
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -24,12 +25,12 @@ Picture: TypeAlias = Float[np.ndarray, "h w 3"]
 _INK = 0.2  # dark grey
 _PAPER = 1.0
 
-# Blue, white, red: white exactly at zero, both ends about equally dark.
+# Blue, white, red: white exactly at zero, ends about equally dark.
 _DIVERGING = np.asarray(
     [(0.03, 0.19, 0.50), (0.35, 0.60, 0.86), (1, 1, 1), (0.93, 0.46, 0.36), (0.58, 0.03, 0.10)]
 )
 
-# The font that comes with Pillow knows ASCII and little else.
+# Pillow's own font has ASCII and little else.
 _GLYPHS = frozenset("…°±·“”‘’")
 _SPELLINGS = {
     "×": "x", "−": "-", "–": "-", "—": "-", "÷": "/", "≤": "<=", "≥": ">=", "≈": "~", "∞": "inf",
@@ -42,8 +43,7 @@ def as_picture(image: ArrayLike) -> Picture:
     """Return one picture as float32 `[h, w, 3]` in [0, 1].
 
     Args:
-        image: `[h, w, 3]` or grey `[h, w]`; float in [0, 1] (what lies outside is clipped), or
-            uint8.
+        image: `[h, w, 3]` or grey `[h, w]`; float in [0, 1] (clipped to it), or uint8.
 
     Raises:
         TypeError: another dtype.
@@ -64,19 +64,19 @@ def as_picture(image: ArrayLike) -> Picture:
             hint = "; it looks like [3, h, w]: give image.transpose(1, 2, 0)"
         elif len(shape) == 3 and shape[-1] == 1:
             hint = "; give image[..., 0]"
-        raise ValueError(f"a picture is [h, w, 3] or [h, w], not {shape}{hint}")
+        raise ValueError(f"a picture must be [h, w, 3] or [h, w], not {shape}{hint}")
     if image.dtype == np.uint8:  # type: ignore[union-attr]
         pixels = np.asarray(image).astype(np.float32) / 255
     elif jnp.issubdtype(image.dtype, jnp.floating):  # type: ignore[union-attr]
         pixels = _finite(image, "picture")
         if pixels.min() >= 0 and pixels.max() > 2:
             raise ValueError(
-                f"a picture lies in [0, 1]; this one reaches {pixels.max():.4g} and looks like "
+                f"a picture must lie in [0, 1]; this one reaches {pixels.max():.4g} and looks like "
                 "0..255: give image / 255"
             )
     else:
         raise TypeError(
-            f"a picture is float in [0, 1] or uint8, not {image.dtype}; "  # type: ignore[union-attr]
+            f"a picture must be float in [0, 1] or uint8, not {image.dtype}; "  # type: ignore[union-attr]
             "give image.astype('uint8') if it is 0..255"
         )
     pixels = np.clip(pixels, 0, 1)
@@ -90,16 +90,15 @@ def heat(
     low: ArrayLike | None = None,
     high: ArrayLike | None = None,
 ) -> Picture:
-    """Color an unsigned map: the end of the colour map at `high`, its beginning at `low`.
+    """Color an unsigned map by a colour map from `low` to `high`; for signed maps take `signed`.
 
-    Values outside are clipped to the ends; a map of zeros is all beginning. Signed maps have
-    `signed`.
+    Values outside are clipped; zeros have the first colour.
 
     Args:
         heatmap: `[h, w]`.
         colormap: the name of a matplotlib colour map ("viridis", "jet", "gray", ...).
         low: by default 0.
-        high: by default the map's largest value; see `shared_range` for several maps on one scale.
+        high: by default the largest value; `shared_range` puts several maps on one scale.
 
     Raises:
         ValueError: another shape; NaN or infinity; high not above low; an unknown colour map.
@@ -117,10 +116,9 @@ def signed(heatmap: ArrayLike, *, limit: ArrayLike | None = None) -> Picture:
     """Color a signed map: red above zero, white at zero, blue below, symmetric around zero.
 
     Args:
-        heatmap: `[h, w]`, or `[h, w, 3]`: its channels are summed, so that the map still adds up
-            to the same total.
-        limit: the absolute value at which the colours end; by default the map's largest. See
-            `shared_limit` for several maps on one scale.
+        heatmap: `[h, w]`, or `[h, w, 3]`, whose channels are summed: the total stays.
+        limit: the absolute value of the end colours; by default the map's largest. `shared_limit` puts
+            several maps on one scale.
 
     Raises:
         ValueError: another shape; NaN or infinity; a limit that is not positive.
@@ -149,17 +147,16 @@ def overlay(
 ) -> Picture:
     """Blend a coloured map into its image: (1 − α) image + α heat(map).
 
-    The map's values are resized to the image first (linearly, pixels being areas) and coloured
-    after. The recipe often seen in courses adds 0.4 heat(map) to the undimmed image and rescales
-    the sum; it brightens everything, this blend does not.
+    The values are first resized to the image (linearly, pixels as areas), then coloured. A common recipe adds
+    0.4 heat(map) to the image and rescales the sum, which brightens everything; this blend does not.
 
     Args:
-        image: `[h, w, 3]` in [0, 1], as `as_picture` takes it.
+        image: as for `as_picture`.
         heatmap: `[h', w']` at any resolution.
         alpha: 0 shows the image, 1 the map.
         colormap: the name of a matplotlib colour map.
         low: by default 0.
-        high: by default the largest value of the map before it is resized.
+        high: by default the largest value of the map before resizing.
 
     Raises:
         ValueError: as `heat`; alpha outside [0, 1].
@@ -186,14 +183,14 @@ def stretch(
     center: ArrayLike | tuple[float, float, float] = (0.485, 0.456, 0.406),
     percentile: float = 99.5,
 ) -> Picture:
-    """Show how an image departs from a colour: grey there, black and white at the largest departures.
+    """Show the difference of an image from a colour: grey at 0, black and white at the largest differences.
 
-    Pictures that an optimization keeps near the mean colour are nothing to see as they are.
+    It makes pictures visible that an optimization keeps near the mean colour.
 
     Args:
         image: `[h, w, 3]` in [0, 1].
         center: the colour that becomes grey, by default ImageNet's mean.
-        percentile: of the absolute departures, the one that becomes black or white.
+        percentile: the percentile of absolute differences that becomes black or white.
 
     Raises:
         ValueError: as `as_picture`.
@@ -208,7 +205,7 @@ def stretch(
 
 
 def shared_range(heatmaps: Iterable[ArrayLike]) -> tuple[float, float]:
-    """Return `(low, high)` that show several unsigned maps on one scale: 0 and their largest value.
+    """Return one scale `(low, high)` for several unsigned maps: 0 and their largest value.
 
     Args:
         heatmaps: maps `[h, w]`, of equal or different sizes.
@@ -227,7 +224,7 @@ def shared_range(heatmaps: Iterable[ArrayLike]) -> tuple[float, float]:
 
 
 def shared_limit(heatmaps: Iterable[ArrayLike]) -> float:
-    """Return the `limit` that shows several signed maps on one scale: their largest absolute value.
+    """Return one `limit` for several signed maps: their largest absolute value.
 
     Args:
         heatmaps: maps `[h, w]` or `[h, w, 3]` (channels are summed, as in `signed`).
@@ -246,15 +243,15 @@ def shared_limit(heatmaps: Iterable[ArrayLike]) -> float:
 
 
 def clip_percentile(heatmap: ArrayLike, percent: ArrayLike = 99.0) -> Float[np.ndarray, "..."]:
-    """Clip a map's magnitudes at a percentile of them; signs stay.
+    """Clip a map's magnitudes at a percentile; signs stay.
 
-    A gradient's few largest pixels are many times the rest, and a linear scale up to them shows
-    black. This is the usual remedy for figures; it is not for numbers.
+    A few pixels of a gradient are many times larger than the rest, and make a linear scale black. Clip for
+    figures, not for numbers.
 
     Args:
         heatmap: any shape.
-        percent: in (0, 100]; 100 changes nothing. A map with fewer non-zero pixels than are
-            clipped (its percentile is 0) is left as it is.
+        percent: in (0, 100]; 100 changes nothing, nor does a percentile of 0 (in a map of few non-zero
+            pixels).
 
     Raises:
         ValueError: percent outside (0, 100]; NaN or infinity.
@@ -281,9 +278,9 @@ def grid(
     """Tile pictures of one size, row by row.
 
     Args:
-        images: `[n, h, w, 3]`, or a sequence of what `as_picture` takes, all of one size.
+        images: `[n, h, w, 3]`, or a sequence of pictures (`as_picture`) of one size.
         columns: by default about as many as rows.
-        pad: pixels between two pictures.
+        pad: pixels between pictures.
         background: a grey, or an RGB colour, in [0, 1].
 
     Raises:
@@ -294,7 +291,7 @@ def grid(
     (22, 34, 3)
     """
     shape = getattr(images, "shape", ())
-    if len(shape) == 3 and shape[-1] == 3:  # its rows would pass for grey pictures
+    if len(shape) == 3 and shape[-1] == 3:  # its rows would count as grey pictures
         raise ValueError(f"grid tiles several pictures, not one {tuple(shape)}; give image[None]")
     pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
     if not pictures:
@@ -328,18 +325,17 @@ def sheet(
 ) -> Picture:
     """Set pictures in labelled rows and columns, on white: one row a method, one column an image.
 
-    Long labels are broken at spaces; a newline breaks too. The letters are those of the font that
-    comes with Pillow: Greek is spelled out (ε: epsilon), accents are dropped.
+    Labels wrap at spaces and break at newlines. In Pillow's own font, Greek letters are spelled out (ε:
+    epsilon) and accents dropped.
 
     Args:
-        rows: pictures as `as_picture` takes them; `None` leaves a place empty. Sizes may differ:
-            a picture stands in the middle of its place.
-        row_labels: one a row, at its left.
-        column_labels: one a column, above it.
-        captions: one a row, at its right; say, the range of the raw map.
-        title: above all.
-        pad: pixels between two pictures.
-        font_size: the height of the letters in pixels; by default it goes by the pictures' size.
+        rows: pictures (`as_picture`) of any sizes, centred in their places; `None` leaves a place empty.
+        row_labels: one per row, at its left.
+        column_labels: one per column, above it.
+        captions: one per row, at its right; for instance the range of the raw map.
+        title: above the sheet.
+        pad: pixels between pictures.
+        font_size: the height of the letters in pixels; by default relative to the pictures.
 
     Raises:
         ValueError: no picture; another number of labels than rows or columns; a negative pad.
@@ -349,11 +345,12 @@ def sheet(
     >>> sheet([[picture, picture]], row_labels=["gradient"], column_labels=["cat", "dog"]).shape[2]
     3
     """
-    cells = [[None if cell is None else as_picture(cell) for cell in row] for row in rows]
+    n_columns = max(map(len, rows), default=0)
+    padded = [[*row, *[None] * (n_columns - len(row))] for row in rows]
+    cells = [[None if cell is None else as_picture(cell) for cell in row] for row in padded]
     given = [cell for row in cells for cell in row if cell is not None]
     if not given:
         raise ValueError("sheet needs at least one picture")
-    n_columns = max(len(row) for row in cells)
     _check_pad(pad)
     _check_count(row_labels, len(cells), "row_labels", "rows")
     _check_count(captions, len(cells), "captions", "rows")
@@ -363,14 +360,10 @@ def sheet(
     size = int(np.clip(side / 11, 11, 28)) if font_size is None else font_size
     margin, gap = max(size, pad), max(size // 2, 4)
 
-    widths, heights = [0] * n_columns, [0] * len(cells)
-    for i, row in enumerate(cells):
-        for j, cell in enumerate(row):
-            if cell is not None:
-                heights[i], widths[j] = (
-                    max(heights[i], cell.shape[0]),
-                    max(widths[j], cell.shape[1]),
-                )
+    heights = [max((c.shape[0] for c in row if c is not None), default=0) for row in cells]
+    widths = [
+        max((c.shape[1] for c in column if c is not None), default=0) for column in zip(*cells, strict=True)
+    ]
 
     labels = [_text(t, size, 9 * size, "right") for t in row_labels or ()]
     notes = [_text(t, size * 7 // 8, 14 * size, "left") for t in captions or ()]
@@ -389,7 +382,7 @@ def sheet(
     tops = _starts(heights, pad, margin + banner_height + header)
 
     end = right + _widest(notes, gap)
-    if banner is not None:  # a long word is wider than small pictures
+    if banner is not None:  # a long word may be wider than the pictures
         end = max(end, lefts[0] + banner.shape[1])
     canvas = _canvas(tops[-1] + heights[-1] + margin, end + margin, _PAPER)
     for i, row in enumerate(cells):
@@ -412,7 +405,7 @@ def frame(picture: ArrayLike, color: ArrayLike | tuple[float, float, float], *, 
     """Set a picture in a frame of one colour.
 
     Args:
-        picture: as `as_picture` takes it.
+        picture: as for `as_picture`.
         color: a grey, or an RGB colour, in [0, 1].
         width: of the frame, in pixels.
 
@@ -437,18 +430,18 @@ def scatter(
     size: tuple[int, int] = (1000, 1000),
     frames: ArrayLike | None = None,
 ) -> Picture:
-    """Set small pictures on a plane, each with its middle at its point.
+    """Set small pictures on a plane, each centred at its point.
 
-    Pictures that overlap are laid one over another, the later above; a frame tells what a picture is of.
+    Later pictures cover earlier ones. The colour of a frame can show a picture's class.
 
     Args:
-        points: `[n, 2]`: (x, y), x to the right and y upwards; the plane is as large as they need.
-        images: n pictures as `as_picture` takes them.
-        size: of the picture that is made: rows and columns, in pixels.
+        points: `[n, 2]`: (x, y), x to the right and y upwards; their range fills the plane.
+        images: n pictures (`as_picture`).
+        size: height and width of the result, in pixels.
         frames: `[n, 3]` colours in [0, 1]; None draws no frames.
 
     Raises:
-        ValueError: another number of points, or colours, than of pictures; a picture larger than `size`.
+        ValueError: different numbers of points, colours and pictures; a picture larger than `size`.
 
     >>> import numpy as np
     >>> scatter(np.array([[0.0, 0.0], [3.0, 1.0]]), np.zeros((2, 8, 8, 3)), size=(40, 60)).shape
@@ -458,9 +451,9 @@ def scatter(
     pictures = [as_picture(image) for image in images]  # type: ignore[union-attr]
     colors = None if frames is None else _finite(frames, "frames")
     if where.shape != (len(pictures), 2) or not pictures:
-        raise ValueError(f"points must be [{len(pictures)}, 2], one a picture, not {where.shape}")
+        raise ValueError(f"points must be [{len(pictures)}, 2], one per picture, not {where.shape}")
     if colors is not None and colors.shape != (len(pictures), 3):
-        raise ValueError(f"frames must be [{len(pictures)}, 3], one a picture, not {colors.shape}")
+        raise ValueError(f"frames must be [{len(pictures)}, 3], one per picture, not {colors.shape}")
     if colors is not None:
         pictures = [frame(p, color, width=2) for p, color in zip(pictures, colors, strict=True)]
     largest = [max(p.shape[axis] for p in pictures) for axis in (0, 1)]
@@ -476,14 +469,12 @@ def scatter(
 
 
 def caption(picture: ArrayLike, text: str, *, font_size: int | None = None) -> Picture:
-    """Write a text under a picture, on white, broken into lines that fit its width.
-
-    A word longer than that makes the whole wider.
+    """Write a text under a picture, on white, wrapped to its width; a longer word widens the result.
 
     Args:
-        picture: as `as_picture` takes it.
-        text: words; a newline breaks the line too.
-        font_size: the height of the letters in pixels; by default it goes by the picture's size.
+        picture: as for `as_picture`.
+        text: it wraps at spaces and breaks at newlines.
+        font_size: the height of the letters in pixels; by default relative to the picture.
 
     >>> import numpy as np
     >>> captioned = caption(np.zeros((64, 64, 3)), "tabby 0.37")
@@ -505,17 +496,15 @@ def _finite(values: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
     array = np.asarray(values).astype(np.float32)  # through numpy: bfloat16 as well
     wrong = array.size - int(np.isfinite(array).sum())
     if wrong:
-        raise ValueError(f"the {name} holds {wrong} values that are NaN or infinite; mend them first")
+        raise ValueError(f"the {name} holds {wrong} values that are NaN or infinite; replace them first")
     return array
 
 
 def _map(heatmap: ArrayLike) -> Float[np.ndarray, "h w"]:
     values = _finite(heatmap, "heatmap")
     if values.ndim != 2 or not values.size:
-        hint = ""
-        if values.ndim == 3:
-            hint = "; give one map of the batch (heatmaps[0]), or show [h, w, 3] with signed"
-        raise ValueError(f"a heatmap is [h, w], not {values.shape}{hint}")
+        hint = "; give one map of the batch (heatmaps[0]), or show [h, w, 3] with signed"
+        raise ValueError(f"a heatmap must be [h, w], not {values.shape}{hint * (values.ndim == 3)}")
     return values
 
 
@@ -525,7 +514,7 @@ def _signed_map(heatmap: ArrayLike) -> Float[np.ndarray, "h w"]:
         values = values.sum(axis=-1)
     if values.ndim != 2 or not values.size:
         hint = "; give one map of the batch (heatmaps[0])" if values.ndim > 2 else ""
-        raise ValueError(f"a signed heatmap is [h, w] or [h, w, 3], not {values.shape}{hint}")
+        raise ValueError(f"a signed heatmap must be [h, w] or [h, w, 3], not {values.shape}{hint}")
     return values
 
 
@@ -539,19 +528,19 @@ def _number(value: ArrayLike, name: str) -> float:
 def _scale(
     values: np.ndarray, low: ArrayLike | None, high: ArrayLike | None, source: np.ndarray
 ) -> np.ndarray:
-    """Bring values to [0, 1]; ends that are not given are 0 and the largest value of `source`."""
+    """Scale values to [0, 1]; by default `low` is 0, `high` the largest value of `source`."""
     start = 0.0 if low is None else _number(low, "low")
     end = float(source.max()) if high is None else _number(high, "high")
     if end <= start:
         if high is not None:
             raise ValueError(f"high must be above low, not low={start:g}, high={end:g}")
-        return np.zeros_like(values)  # nothing rises above the low end
+        return np.zeros_like(values)  # no value is above `low`
     return np.clip((values.astype(np.float64) - start) / (end - start), 0, 1)
 
 
 def _colors(values: np.ndarray, colormap: str) -> Picture:
     try:
-        from matplotlib import colormaps  # only for its tables: no figure, no backend
+        from matplotlib import colormaps  # only the tables: no figure, no backend
     except ImportError as error:
         raise ModuleNotFoundError(
             'colour maps need matplotlib: pip install "vizsynth[figures]"', name="matplotlib"
@@ -595,7 +584,7 @@ def _paste_middle(
 
 
 def _starts(sizes: Sequence[int], pad: int, first: int) -> list[int]:
-    return [first + sum(sizes[:i]) + i * pad for i in range(len(sizes))]
+    return list(accumulate((size + pad for size in sizes[:-1]), initial=first))
 
 
 def _widest(texts: Sequence[np.ndarray], gap: int) -> int:
@@ -603,11 +592,11 @@ def _widest(texts: Sequence[np.ndarray], gap: int) -> int:
 
 
 def _text(text: str, size: int, width: int, align: str) -> Picture:
-    """Set text in lines of at most `width` pixels (a longer word stays whole)."""
+    """Draw a text in lines of at most `width` pixels (a longer word stays whole)."""
     font = ImageFont.load_default(size=size)
     text = "".join(_spelled(letter) for letter in printable(text, keep="\n"))
     lines = [part for line in text.split("\n") for part in _broken(line, font, width)]
-    # Every line is as high as the font, so that neighbouring labels share a baseline.
+    # Every line has the height of the font, so that neighbouring labels share a baseline.
     ascent, descent = font.getmetrics()  # type: ignore[union-attr]
     step = ascent + descent + size // 5
     lengths = [font.getlength(line) for line in lines]

@@ -5,12 +5,12 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,23 +22,25 @@ from vizsynth.core.atomic import write_atomic
 from vizsynth.core.paths import check_regular_file
 from vizsynth.figures import as_picture
 
-# What list_images takes for a picture; read_image goes by content, whatever the name.
+# The suffixes of pictures for list_images; read_image goes by content, whatever the name.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# What is read, by Pillow's names. Of what else Pillow knows some runs a program (EPS), some holds pictures of
-# other sizes than it declares (ICO, ICNS), some is a document.
+# The formats that are read, by Pillow's names. Others run a program (EPS), hold pictures of other sizes than
+# declared (ICO, ICNS), or are documents.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-_LEAST_PIXELS = 256  # what a row, or column, counts for at least: it takes memory beside its pixels
+_LEAST_PIXELS = 256  # that a row or column counts for: each takes memory of its own
 _LARGEST_FILE = 1 << 30  # bytes: some decoders hold all of it
-_LARGEST_TILE = 1 << 24  # pixels of a TIFF's tile, where the picture itself is smaller
-_LARGE = 1 << 25  # pixels: of pictures from here on one is open at a time, however many threads read
-_BAND = 1 << 22  # pixels that are laid over white at once
+_LARGEST_TILE = 1 << 24  # pixels of a TIFF's tile that is larger than the picture
+_LARGE = 1 << 25  # pixels: threads open larger pictures one at a time
+_BAND = 1 << 22  # pixels laid over white at once
 _lock = threading.RLock()
 
+_PNG = ("PNG", {"compress_level": 4})  # 1 % larger in two thirds of the time
+
 _ENCODERS = {
-    ".png": ("PNG", {"compress_level": 4}),  # in two thirds of the time, one part in a hundred larger
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),  # colours at full resolution too
+    ".png": _PNG,
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),  # colours at full resolution
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"quality": 95}),
 }
@@ -46,7 +48,7 @@ _ENCODERS = {
 _ANIMATIONS = {
     ".gif": ("GIF", {}),
     ".webp": ("WEBP", {"quality": 90}),
-    ".png": ("PNG", {"compress_level": 4}),  # in two thirds of the time, one part in a hundred larger
+    ".png": _PNG,
     ".apng": ("PNG", {}),
 }
 
@@ -62,20 +64,20 @@ def read_image(
 ) -> Float[Array, "h w 3"]:
     """Read a picture as float32 RGB in [0, 1].
 
-    It stands as its EXIF orientation says. Grey becomes three equal channels (16-bit grey keeps its
-    depth), transparency is laid over white, CMYK and palettes are converted, an animation gives its
-    first frame. Colour profiles are not applied.
+    EXIF orientation is applied. Grey becomes three equal channels (16-bit grey keeps its depth), transparency
+    is laid over white, CMYK and palettes are converted, an animation gives its first frame. Colour profiles
+    are not applied.
 
     Args:
         path: a file in one of `FORMATS`, whatever its name.
-        size: in pixels. An int: the shorter side becomes that, the aspect ratio stays. `(h, w)`:
-            resized to cover it, aspect ratio kept, then cut to it around the centre. Resizing is
-            bicubic, smoothed where it shrinks. `None` keeps the size.
+        size: in pixels. An int is the shorter side; the aspect ratio stays. `(h, w)` is covered with the
+            aspect ratio kept, then cropped around the centre. Resizing is bicubic with antialiasing. `None`
+            keeps the size.
 
     Raises:
-        FileNotFoundError: there is no such file; the message has near names.
-        ImageFileError: a folder, a pipe or a device; no picture; a picture that is damaged, cut short,
-            or of more pixels, as it is or at `size`, than Pillow takes for safe (twice
+        FileNotFoundError: no such file; the message has similar names.
+        ImageFileError: a folder, a pipe or a device; no picture; a picture that is damaged, cut short, or of
+            more pixels, itself or at `size`, than Pillow considers safe (twice
             `PIL.Image.MAX_IMAGE_PIXELS`: 178,956,970 unless changed; half of it for a WebP).
         ValueError: a size that is not one or two positive ints.
 
@@ -93,7 +95,7 @@ def read_image(
 def read_pixels(
     path: str | os.PathLike[str], size: int | tuple[int, int] | None = None
 ) -> Float[np.ndarray, "h w 3"]:
-    """Read a picture as `read_image` does, into the host's memory: what threads that read ahead call."""
+    """Read a picture like `read_image`, into host memory, for threads that read ahead."""
     path = Path(path)
     size = _checked_size(size)
     with open_picture(path) as image:
@@ -107,17 +109,17 @@ def read_pixels(
 
 
 class Look(NamedTuple):
-    """What there is to know of a picture beside its pixels."""
+    """The properties of a picture beside its pixels."""
 
     size: tuple[int, int]
-    """Height and width as it stands."""
+    """Height and width, with the orientation applied."""
     transparent: bool
-    """Whether some of it may be; it is laid over white."""
+    """Whether it may have transparent pixels, which are laid over white."""
     grey: bool
 
 
 def look_at(path: str | os.PathLike[str]) -> Look:
-    """Return what there is to know of a picture; it is decoded, to see that it can be.
+    """Return the properties of a picture, decoding it as a check.
 
     Raises:
         FileNotFoundError, ImageFileError: as `read_image`.
@@ -134,7 +136,7 @@ def image_sides(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return the shorter and the longer side that a picture's file declares; nothing is decoded.
 
     Raises:
-        FileNotFoundError, ImageFileError: as `read_image`, but for what decoding alone would show.
+        FileNotFoundError, ImageFileError: as `read_image`, except for faults in the pixels.
     """
     with open_picture(path) as image:
         shorter, longer = sorted(image.size)
@@ -143,16 +145,16 @@ def image_sides(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 @contextmanager
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture as an image of Pillow's that is not decoded yet. No other function opens one.
+    """Open a picture as a Pillow image, not yet decoded. No other function opens pictures.
 
-    Its orientation is that of the file; whatever is raised inside of `with` is told as a fault of the file.
+    It has the orientation of the file. An exception inside of `with` is raised as a fault of the file.
 
     Raises:
         FileNotFoundError, ImageFileError: as `read_image`.
     """
     path = Path(path)
     if path.is_dir():
-        raise ImageFileError(f"{path} is a folder, not a picture; list_images names what is in it")
+        raise ImageFileError(f"{path} is a folder, not a picture; list_images lists the pictures in it")
     check_regular_file(path, ImageFileError)
     try:
         file = path.open("rb")
@@ -179,26 +181,24 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             raise ImageFileError(_unknown(file, path)) from error
         except MemoryError as error:
             raise ImageFileError(f"{path} takes more memory than there is; shrink it first") from error
-        except Exception as error:  # on bytes that are not as they should be decoders raise anything
+        except Exception as error:  # on damaged bytes, decoders raise anything
             what = " ".join(str(error).split()) or type(error).__name__
             cut = "truncated" in what.lower() or isinstance(error, EOFError)
-            told = "is cut short" if cut else f"is damaged ({what})"
-            raise ImageFileError(f"{path} {told}; get a whole copy of it") from error
+            fault = "is cut short" if cut else f"is damaged ({what})"
+            raise ImageFileError(f"{path} {fault}; get a whole copy of it") from error
 
 
 def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
     """Write a picture as PNG, JPEG (quality 95) or WebP (quality 95), by the name's suffix.
 
-    The file appears whole or not at all: it is written beside its place and then moved there.
-    Missing folders are made.
+    The file is written whole or not at all. Missing folders are made.
 
     Args:
-        path: ends in .png, .jpg, .jpeg or .webp; a file that is there is replaced.
-        image: `[h, w, 3]` or grey `[h, w]`; float in [0, 1] (what lies outside is clipped), or
-            uint8.
+        path: ends in .png, .jpg, .jpeg or .webp; an existing file is replaced.
+        image: `[h, w, 3]` or grey `[h, w]`; float in [0, 1] (clipped to it), or uint8.
 
     Raises:
-        ImageFileError: another suffix; a picture that the format has no room for.
+        ImageFileError: another suffix; a picture too large for the format.
         TypeError: a picture that is neither float nor uint8.
         ValueError: a picture of another shape, with NaN or infinity, or of floats 0..255.
         OSError: the folder cannot be made or written to.
@@ -211,7 +211,8 @@ def write_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
     (4, 6, 3)
     """
     path = Path(path)
-    _write(path, _encode(path, image))  # encoded before anything is written
+    name, options = _encoder(path, _ENCODERS)
+    _write(path, _encoded(Image.fromarray(_bytes(image)), path, name, options))
 
 
 def write_animation(
@@ -223,19 +224,18 @@ def write_animation(
 ) -> None:
     """Write an animated picture as GIF (256 colours), WebP (quality 90) or PNG (APNG), by the name's suffix.
 
-    The file appears whole or not at all. Missing folders are made.
+    The file is written whole or not at all. Missing folders are made.
 
     Args:
-        path: ends in .gif, .webp, .png or .apng; a file that is there is replaced.
-        frames: pictures as `write_image` takes them, all of one size; an iterator is read to its end.
-        seconds_per_frame: how long each is shown. GIF counts in hundredths of a second; many viewers slow
-            down what is shorter than 0.02.
-        loop: whether it begins again for ever.
+        path: ends in .gif, .webp, .png or .apng; an existing file is replaced.
+        frames: pictures as for `write_image`, of one size; an iterator is read to its end.
+        seconds_per_frame: from 0.001 to 60. GIF counts in hundredths of a second; many viewers slow down
+            frames shorter than 0.02.
+        loop: whether to repeat for ever.
 
     Raises:
-        ImageFileError: another suffix; no frame; a picture that the format has no room for.
-        TypeError, ValueError: a frame that `write_image` would not take; frames of different sizes; a time
-            that is not from 0.001 to 60 seconds.
+        ImageFileError: another suffix; no frame; a picture too large for the format.
+        TypeError, ValueError: as `write_image`; frames of different sizes; a time outside the range.
         OSError: the folder cannot be made or written to.
 
     >>> import tempfile
@@ -248,10 +248,7 @@ def write_animation(
     (2, (6, 4))
     """
     path = Path(path)
-    if path.suffix.lower() not in _ANIMATIONS:
-        raise ImageFileError(
-            f"cannot write {path}: the suffix {path.suffix!r} is none of {', '.join(_ANIMATIONS)}"
-        )
+    name, options = _encoder(path, _ANIMATIONS)
     if not 0.001 <= seconds_per_frame <= 60:
         raise ValueError(f"seconds_per_frame must be from 0.001 to 60, not {seconds_per_frame}")
     pictures = [Image.fromarray(_bytes(frame)).convert("RGB") for frame in frames]
@@ -260,30 +257,13 @@ def write_animation(
     if len(sizes := {picture.size for picture in pictures}) > 1:
         found = ", ".join(f"{w}x{h}" for w, h in sorted(sizes))
         raise ValueError(f"all frames must be of one size, not {found} pixels; resize them")
-    name, options = _ANIMATIONS[path.suffix.lower()]
     milliseconds = round(seconds_per_frame * 1000)
     if name == "GIF":
         milliseconds = max(10, round(seconds_per_frame * 100) * 10)
-    # A GIF without the number of rounds is played once; WebP and APNG want 1 for that.
+    # For one round, GIF needs no number, WebP and APNG need 1.
     rounds = {"loop": 0} if loop else ({} if name == "GIF" else {"loop": 1})
-    buffer = io.BytesIO()
-    try:
-        pictures[0].save(
-            buffer,
-            name,
-            save_all=True,
-            append_images=pictures[1:],
-            duration=milliseconds,
-            **rounds,
-            **options,
-        )
-    except (OSError, ValueError) as error:
-        width, height = pictures[0].size
-        raise ImageFileError(
-            f"cannot write {path}: {len(pictures)} frames of {width}x{height} pixels do not fit {name} "
-            f"({error})"
-        ) from error
-    _write(path, buffer.getvalue())
+    options = {**options, **rounds, "duration": milliseconds, "append_images": pictures[1:]}
+    _write(path, _encoded(pictures[0], path, name, {"save_all": True, **options}))
 
 
 def _write(path: Path, encoded: bytes) -> None:
@@ -306,15 +286,14 @@ def _write(path: Path, encoded: bytes) -> None:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the pictures that lie in a folder, sorted by name; folders inside are left alone.
+    """Return the pictures of a folder by their suffix, sorted by name, without those of its subfolders.
 
     Args:
-        folder: pictures are known by their suffix (`SUFFIXES`, in small or capital letters); hidden
-            files are left out.
+        folder: suffixes are `SUFFIXES` in any case; hidden files are skipped.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ImageFileError: it is a file, or holds no picture.
+        FileNotFoundError: no such folder.
+        ImageFileError: a file, or a folder without pictures.
 
     >>> import tempfile
     >>> import numpy as np
@@ -345,7 +324,7 @@ def _checked_size(size: int | tuple[int, int] | None) -> int | tuple[int, int] |
     sides = size if isinstance(size, tuple) else (size,)
     whole = all(isinstance(side, int | np.integer) and side >= 1 for side in sides)
     if not whole or (isinstance(size, tuple) and len(size) != 2):
-        raise ValueError(f"size must be pixels, an int or (height, width) from 1 up, not {size}")
+        raise ValueError(f"size must be pixels, a positive int or (height, width), not {size}")
     return size
 
 
@@ -364,16 +343,16 @@ def _missing(path: Path) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow knows."""
+    """Return the `FORMATS` of the installed Pillow."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let one thread in at a time, and have Pillow not warn at half of its limit: camera pictures reach that.
+    """Let one thread in at a time, and silence Pillow's warning at half of its limit: photos reach that.
 
-    The filters of warnings are the same for all threads.
+    All threads share the filters of warnings.
     """
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -381,25 +360,23 @@ def _alone() -> Iterator[None]:
 
 
 def _most_pixels() -> float:
-    """Return how many pixels Pillow allows."""
+    """Return Pillow's largest number of pixels."""
     return float("inf") if Image.MAX_IMAGE_PIXELS is None else 2.0 * Image.MAX_IMAGE_PIXELS
 
 
 def _check_declared(image: Image.Image, path: Path) -> None:
-    """Check what a file declares, before memory is taken for it. Pillow has counted all pixels."""
+    """Check the declared sizes of a file before allocation; Pillow has checked the number of pixels."""
     width, height = image.size
     if min(width, height) < 1:
-        raise ImageFileError(
-            f"{path} has no pixels: it says that it is {width}x{height}; get a whole copy of it"
-        )
+        raise ImageFileError(f"{path} has no pixels: it declares {width}x{height}; get a whole copy of it")
     if image.format == "WEBP" and width * height > (most := _most_pixels() / 2):
         raise ImageFileError(
-            f"{path} has too many pixels: {width}x{height}, and of a WebP, which is held four times while it "
-            f"is decoded, at most {most:.0f} are read. {_SMALLER}"
+            f"{path} has too many pixels: {width}x{height}, and a WebP, which takes four times its memory "
+            f"while it is decoded, may have at most {most:.0f}. {_SMALLER}"
         )
     if max(width, height) > (longest := _most_pixels() / _LEAST_PIXELS):
         raise ImageFileError(
-            f"{path} is {width}x{height}: a side may be of at most {longest:.0f} pixels. {_SMALLER}"
+            f"{path} is {width}x{height}: a side may have at most {longest:.0f} pixels. {_SMALLER}"
         )
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     tile = [side for tag in (322, 323) if isinstance(side := tags.get(tag), int)]
@@ -410,25 +387,21 @@ def _check_declared(image: Image.Image, path: Path) -> None:
 
 
 def _check_result(image: Image.Image, size: int | tuple[int, int] | None, path: Path) -> None:
-    """Check what a size makes of a picture: of one that is long and thin it may make anything."""
+    """Check the size of the result: a long, thin picture may become very large."""
     if not isinstance(size, int | np.integer):
         return
     width, height = _scaled(image.size, size)
     if width * height > _most_pixels():
         raise ImageFileError(
             f"{path} is {image.width}x{image.height}: with a shorter side of {size} it would be "
-            f"{width}x{height}, too many pixels; cut out the part that counts"
+            f"{width}x{height}, too many pixels; crop it first"
         )
 
 
 def _decoded(image: Image.Image, path: Path) -> Image.Image:
-    """Return a picture as it stands, of mode RGB, or of mode F (grey in [0, 1]) where 8 bits are too few."""
-    image.load()  # a TIFF is turned here, and says then that it stands
+    """Return an oriented picture of mode RGB, or of mode F (grey in [0, 1]) if it has more than 8 bits."""
+    image.load()  # applies the orientation of a TIFF, and clears it
     ImageOps.exif_transpose(image, in_place=True)
-    return _converted(image, path)
-
-
-def _converted(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.array(image, np.float32)
         if image.mode != "F":
@@ -447,7 +420,7 @@ def _converted(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay a picture over white, band by band: at once it would take five times its memory."""
+    """Lay a picture over white in bands: as a whole it would take five times its memory."""
     width, height = image.size
     laid = Image.new("RGB", image.size)
     rows = max(1, _BAND // width)
@@ -467,7 +440,7 @@ def _unknown(file: BinaryIO, path: Path) -> str:
         start = " ".join(head.decode("utf-8", "replace").split())[:40]
         return f"{path} is text, not a picture (it begins {start!r}); get the picture itself"
     return (
-        f"{path} is no picture of a format that is read ({', '.join(FORMATS)}), or its beginning is damaged; "
+        f"{path} is no picture of a known format ({', '.join(FORMATS)}), or its beginning is damaged; "
         "if another program opens it, save it from there as PNG or JPEG"
     )
 
@@ -481,30 +454,35 @@ def _fit(image: Image.Image, size: int | tuple[int, int] | None) -> Image.Image:
 
 
 def _scaled(sides: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Return sides in proportion of which the shorter one is so long."""
+    """Return the sides in proportion, for a given shorter side."""
     scale = shorter / min(sides)
     first, second = (max(shorter, round(side * scale)) for side in sides)
     return first, second
 
 
 def _bytes(image: ArrayLike) -> np.ndarray:
-    """Return 0..255, `[h, w, 3]` or grey `[h, w]`."""
+    """Return uint8, `[h, w, 3]` or grey `[h, w]`."""
     pixels = np.rint(as_picture(image) * 255).astype(np.uint8)
     return pixels[..., 0] if np.ndim(image) == 2 else pixels
 
 
-def _encode(path: Path, image: ArrayLike) -> bytes:
-    if path.suffix.lower() not in _ENCODERS:
+def _encoder(
+    path: Path, encoders: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> tuple[str, Mapping[str, Any]]:
+    """Return Pillow's name and options for a suffix."""
+    if path.suffix.lower() not in encoders:
         raise ImageFileError(
-            f"cannot write {path}: the suffix {path.suffix!r} is none of {', '.join(_ENCODERS)}"
+            f"cannot write {path}: the suffix {path.suffix!r} is none of {', '.join(encoders)}"
         )
-    pixels = _bytes(image)
-    name, options = _ENCODERS[path.suffix.lower()]
+    return encoders[path.suffix.lower()]
+
+
+def _encoded(picture: Image.Image, path: Path, name: str, options: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     try:
-        Image.fromarray(pixels).save(buffer, name, **options)
-    except (OSError, ValueError) as error:  # WebP ends at 16,383 pixels a side, JPEG at 65,500
-        height, width = pixels.shape[:2]
+        picture.save(buffer, name, **options)
+    except (OSError, ValueError) as error:  # WebP ends at 16,383 pixels a side, JPEG and GIF at 65,500
+        width, height = picture.size
         raise ImageFileError(
             f"cannot write {path}: {width}x{height} pixels do not fit {name} ({error}); use .png"
         ) from error

@@ -15,7 +15,7 @@ Pixels = Float[Array, "*batch h w c"]
 
 
 class Standardize(NamedTuple):
-    """How a network's weights want their pixels: (x − mean) / std, RGB."""
+    """A network's standardization of pixels: (x − mean) / std, RGB."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -36,7 +36,7 @@ def resize(
 ) -> Float[Array, "*batch h2 w2 c"]:
     """Resize to `(height, width)`; pixels are areas, their centres at half integers.
 
-    With `antialias`, a picture that shrinks is smoothed first.
+    With `antialias`, a shrinking picture is smoothed first.
 
     >>> import jax.numpy as jnp
     >>> resize(jnp.ones((2, 8, 8, 3)), (4, 6)).shape
@@ -59,7 +59,7 @@ def upsample(heatmaps: Float[Array, "*batch h w"], size: tuple[int, int]) -> Flo
 
 
 def center_crop(images: Pixels, size: tuple[int, int]) -> Float[Array, "*batch h2 w2 c"]:
-    """Cut `(height, width)` out of the middle.
+    """Crop `(height, width)` out of the middle.
 
     >>> import jax.numpy as jnp
     >>> center_crop(jnp.ones((6, 9, 3)), (4, 4)).shape
@@ -85,7 +85,7 @@ def luminance(images: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w"
 def gaussian_blur(images: Pixels, sigma: float | Array, *, radius: int | None = None) -> Pixels:
     """Convolve each channel with a Gaussian of standard deviation `sigma` pixels; borders repeat.
 
-    `radius` is where the kernel is cut; by default at 4 σ, which needs σ to be a plain number.
+    The kernel is cut at `radius`, by default 4 σ, for which σ must be a plain number.
 
     >>> import jax.numpy as jnp
     >>> bool(jnp.allclose(gaussian_blur(jnp.ones((5, 5, 3)), 1.0), 1))
@@ -96,7 +96,7 @@ def gaussian_blur(images: Pixels, sigma: float | Array, *, radius: int | None = 
     offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)
     weights = jnp.exp(-((offsets / jnp.asarray(sigma, images.dtype)) ** 2) / 2)
     weights = weights / weights.sum()
-    # A slice a weight is fast, until there are so many that compiling takes seconds.
+    # One slice per weight is fast, but many slices take seconds to compile.
     along = _sum_of_slices if radius <= WIDEST_OF_SLICES else _band_matrix
     for axis in (images.ndim - 3, images.ndim - 2):
         images = along(images, weights, axis)
@@ -125,7 +125,7 @@ def _band_matrix(images: Array, weights: Float[Array, " taps"], axis: int) -> Ar
 
 
 def normalize(heatmaps: Float[Array, "*batch h w"], *, eps: float = 1e-12) -> Float[Array, "*batch h w"]:
-    """Scale each map by its largest absolute value, so that zero stays zero and signs stay.
+    """Divide each map by its largest absolute value: zeros and signs stay.
 
     >>> import jax.numpy as jnp
     >>> normalize(jnp.asarray([[[-1.0, 2.0]]]))
@@ -139,7 +139,7 @@ def normalize(heatmaps: Float[Array, "*batch h w"], *, eps: float = 1e-12) -> Fl
 
 
 def roll(images: Pixels, shift: tuple[Array, Array] | tuple[int, int]) -> Pixels:
-    """Shift down and right by whole pixels; what leaves on one side comes in on the other.
+    """Shift down and right by whole pixels, cyclically.
 
     >>> import jax.numpy as jnp
     >>> roll(jnp.arange(3.0).reshape(1, 3, 1), (0, 1))[0, :, 0].tolist()
@@ -157,8 +157,8 @@ def transform_affine(
 ) -> Pixels:
     """Return y with y(p) = x(A (p − c) + c + offset), linearly interpolated; c is the middle.
 
-    `matrix` and `offset` are in (row, column); a matrix above the identity shows more of the picture,
-    smaller. Outside of the picture is `fill`.
+    `matrix` and `offset` are in (row, column); a matrix above the identity zooms out. Outside of the picture
+    is `fill`.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(9.0).reshape(3, 3, 1)
@@ -192,14 +192,14 @@ def transform_affine(
 
 # Colour ------------------------------------------------------------------------
 
-# A square root of the covariance of ImageNet's colours, as Lucid has it: its columns are the
-# luminance, blue against yellow, green against magenta.
+# A square root of the covariance of ImageNet's colours, from Lucid: its columns are the luminance,
+# blue against yellow, green against magenta.
 _COLOR_ROOT = np.asarray([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
 _COLOR_ROOT = _COLOR_ROOT / np.sqrt((_COLOR_ROOT**2).sum(axis=0)).max()
 
 
 def correlate_colors(values: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w 3"]:
-    """Give decorrelated channels the correlations that the colours of photographs have: t Sᵀ.
+    """Give decorrelated channels the correlations of the colours of photographs: t Sᵀ.
 
     Olah, Mordvintsev & Schubert, Feature Visualization, 2017, section "Preconditioning and Parameterization".
 
@@ -222,7 +222,7 @@ def decorrelate_colors(values: Float[Array, "*batch h w 3"]) -> Float[Array, "*b
 
 
 def frequencies(size: tuple[int, int]) -> np.ndarray:
-    """Return the frequency of each entry of a real picture's spectrum, in cycles a pixel, `[h, w//2+1]`.
+    """Return the frequency of each entry of a real picture's spectrum, in cycles per pixel, `[h, w//2+1]`.
 
     >>> frequencies((4, 4))[0].tolist()
     [0.0, 0.25, 0.5]

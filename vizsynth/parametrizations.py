@@ -1,7 +1,7 @@
-"""Pictures as parameters: the same picture is easier to optimize in other coordinates.
+"""Parametrizations: a picture in coordinates that are easier to optimize.
 
-Each has `init(key, size)`, which draws parameters, and `decode(params, size)`, which makes the picture
-`[h, w, 3]` in [0, 1] of them. All are pytrees whose numbers are leaves; sizes are (height, width).
+Each has `init(key, size)`, which draws parameters, and `decode(params, size)`, which turns them into the
+picture `[h, w, 3]` in [0, 1]. All are pytrees whose numbers are leaves; sizes are (height, width).
 
 Mordvintsev, Pezzotti, Schubert & Olah, Differentiable Image Parameterizations, 2018.
 """
@@ -21,7 +21,12 @@ from vizsynth.types import Image, Images, Key
 Number = Any  # an int, a float or an array: a leaf
 Size = tuple[int, int]
 _STATIC = {"static": True}
-_LOGIT_EDGE = 1e-3  # pictures are brought this far inside (0, 1) before they are encoded
+_LOGIT_EDGE = 1e-3  # pictures are clipped to this distance from 0 and 1 before encoding
+
+
+def _noise(key: Key, shape: tuple[int, ...], std: Number) -> Array:
+    noise = jax.random.normal(key, shape, float)
+    return jnp.asarray(std, noise.dtype) * noise
 
 
 def _squash(values: Float[Array, "h w 3"], decorrelated: bool) -> Image:
@@ -37,17 +42,17 @@ def _unsquash(image: Image, decorrelated: bool) -> Float[Array, "h w 3"]:
 @pytree
 @dataclass(frozen=True)
 class Pixels:
-    """The picture itself: x = θ, grey with a little noise at first. Nothing bounds it but `clip`."""
+    """The picture itself, x = θ, at first grey with a little noise; unbounded without `clip`."""
 
     std: Number = 0.01
     mean: Number = 0.5
     clip: bool = field(default=False, metadata=_STATIC)
-    """Whether what lies outside of [0, 1] is cut; its gradient is then none."""
+    """Whether to clip to [0, 1]; clipped values have no gradient."""
 
     def init(self, key: Key, size: Size) -> Image:
         """Return noise around the mean."""
-        noise = jax.random.normal(key, (*size, 3), float)
-        return jnp.asarray(self.mean, noise.dtype) + jnp.asarray(self.std, noise.dtype) * noise
+        noise = _noise(key, (*size, 3), self.std)
+        return jnp.asarray(self.mean, noise.dtype) + noise
 
     def encode(self, image: Image) -> Image:
         """Return the parameters of a picture."""
@@ -62,15 +67,14 @@ class Pixels:
 @pytree
 @dataclass(frozen=True)
 class SigmoidPixels:
-    """x = σ(θ Sᵀ): pixels that stay inside (0, 1), their colours decorrelated if wanted."""
+    """x = σ(θ Sᵀ): pixels inside (0, 1), with decorrelated colours or not."""
 
     std: Number = 0.01
     decorrelated: bool = field(default=True, metadata=_STATIC)
 
     def init(self, key: Key, size: Size) -> Float[Array, "h w 3"]:
         """Return noise."""
-        noise = jax.random.normal(key, (*size, 3), float)
-        return jnp.asarray(self.std, noise.dtype) * noise
+        return _noise(key, (*size, 3), self.std)
 
     def encode(self, image: Image) -> Float[Array, "h w 3"]:
         """Return the parameters of a picture."""
@@ -95,9 +99,9 @@ def _spectrum_scale(size: Size, decay: Number, dtype: Any) -> Float[Array, "h f 
 class Fourier:
     """x = σ(F⁻¹(θ s) Sᵀ / 4): a spectrum scaled by s = √(hw) / f^decay, colours decorrelated.
 
-    In these coordinates a step changes all frequencies as much as photographs have of them (1/f).
-    Olah, Mordvintsev & Schubert, Feature Visualization, 2017. Of an odd width, Lucid cuts a picture that is
-    one pixel wider; here the spectrum is that of the width itself.
+    In these coordinates a step changes each frequency in proportion to its amplitude in photographs (1/f).
+    Olah, Mordvintsev & Schubert, Feature Visualization, 2017. For an odd width, Lucid crops a picture that
+    is one pixel wider; here the spectrum has the width itself.
     """
 
     std: Number = 0.01
@@ -106,11 +110,10 @@ class Fourier:
 
     def init(self, key: Key, size: Size) -> Float[Array, "h f 3 2"]:
         """Return a random spectrum: real and imaginary parts."""
-        noise = jax.random.normal(key, (size[0], size[1] // 2 + 1, 3, 2), float)
-        return jnp.asarray(self.std, noise.dtype) * noise
+        return _noise(key, (size[0], size[1] // 2 + 1, 3, 2), self.std)
 
     def encode(self, image: Image) -> Float[Array, "h f 3 2"]:
-        """Return the parameters of a picture, but for what lies within 0.001 of black and white."""
+        """Return the parameters of a picture, up to clipping to [0.001, 0.999]."""
         size = (image.shape[0], image.shape[1])
         spectrum = jnp.fft.rfft2(4 * _unsquash(image, self.decorrelated), axes=(0, 1))
         scale = _spectrum_scale(size, self.decay, image.dtype)
@@ -126,7 +129,7 @@ class Fourier:
 @pytree
 @dataclass(frozen=True)
 class LaplacianPyramid:
-    """x = σ(Σ_k up(θ_k) Sᵀ): a sum of pictures of ever half the size, enlarged linearly."""
+    """x = σ(Σ_k up(θ_k) Sᵀ): a sum of pictures, each half the size of the last, enlarged linearly."""
 
     levels: int = field(default=4, metadata=_STATIC)
     std: Number = 0.1
@@ -136,10 +139,8 @@ class LaplacianPyramid:
         """Return noise in every level."""
         if min(size) >> (self.levels - 1) < 1:
             raise ValueError(f"a pyramid of {self.levels} levels needs a picture larger than {size}")
-        std = jnp.asarray(self.std, float)
         return tuple(
-            std
-            * jax.random.normal(jax.random.fold_in(key, k), (-(-size[0] >> k), -(-size[1] >> k), 3), float)
+            _noise(jax.random.fold_in(key, k), (-(-size[0] >> k), -(-size[1] >> k), 3), self.std)
             for k in range(self.levels)
         )
 
@@ -152,7 +153,7 @@ class LaplacianPyramid:
 
 
 class _Layers(nnx.Module):
-    """The network of a CPPN: 1x1 convolutions, hence products with matrices."""
+    """The network of a CPPN: 1x1 convolutions, as products with matrices."""
 
     def __init__(self, layers: int, channels: int, *, rngs: nnx.Rngs) -> None:
         widths = [2] + [2 * channels] * (layers - 1)
@@ -179,10 +180,10 @@ class _Layers(nnx.Module):
 @pytree
 @dataclass(frozen=True)
 class Cppn:
-    """x(p) = σ(N_θ(p)): a small network that paints each pixel from its coordinates; any resolution.
+    """x(p) = σ(N_θ(p)): a small network computes each pixel from its coordinates, at any resolution.
 
     Stanley, Compositional Pattern Producing Networks, 2007; layers and units as in Mordvintsev et al., 2018:
-    atan, put beside its square, the last layer zero at first.
+    atan concatenated with its square, the last layer zero at first.
     """
 
     layers: int = field(default=8, metadata=_STATIC)
@@ -211,7 +212,7 @@ class Latent:
 
     Nguyen, Dosovitskiy, Yosinski, Brox & Clune, Synthesizing the preferred inputs for neurons in neural
     networks via deep generator networks, 2016. Give a generator with weights as
-    `jax.tree_util.Partial(function, weights)`: they are then arguments. `low` and `high` bound each unit.
+    `jax.tree_util.Partial(function, weights)`: the weights are then traced. `low` and `high` bound each unit.
     """
 
     generator: Any
@@ -223,11 +224,10 @@ class Latent:
     def init(self, key: Key, size: Size) -> Float[Array, "..."]:
         """Return a random code."""
         del size
-        code = jax.random.normal(key, self.shape, float)
-        return self._bounded(jnp.asarray(self.std, code.dtype) * code)
+        return self._bounded(_noise(key, self.shape, self.std))
 
     def decode(self, params: Float[Array, "..."], size: Size) -> Image:
-        """Return what the generator makes of the code, resized if it is of another size."""
+        """Return the generator's image of the code, resized if necessary."""
         image = self.generator(self._bounded(params))
         return image if image.shape[:2] == size else resize(image, size)
 
@@ -239,7 +239,7 @@ class Latent:
 @pytree
 @dataclass(frozen=True)
 class MaCo:
-    """x = σ(c · standardize(F⁻¹(m e^{iθ})) Sᵀ): only the phases θ move, the magnitudes m are fixed.
+    """x = σ(c · standardize(F⁻¹(m e^{iθ})) Sᵀ): the phases θ are optimized, the magnitudes m fixed.
 
     Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
     Optimization, 2023, section 4. `m` comes from `magnitude(photos, size)`.
@@ -252,7 +252,7 @@ class MaCo:
         """Return random phases."""
         if self.magnitude.shape != (size[0], size[1] // 2 + 1, 3):
             raise ValueError(
-                f"the magnitudes {self.magnitude.shape} are not those of a picture {size}: "
+                f"the magnitudes {self.magnitude.shape} do not fit a picture {size}: "
                 "make them with vizsynth.parametrizations.magnitude(photos, size)"
             )
         return jax.random.uniform(key, self.magnitude.shape, float) * (2 * jnp.pi)
@@ -268,9 +268,9 @@ class MaCo:
 
 
 def magnitude(photos: Images, size: Size) -> Float[Array, "rows f 3"]:
-    """Return the mean magnitude of the photos' spectra, their colours decorrelated: |F(σ⁻¹(x) S⁻ᵀ)|.
+    """Return the mean magnitude of the photos' spectra, with decorrelated colours: |F(σ⁻¹(x) S⁻ᵀ)|.
 
-    It is that of what `MaCo.decode` puts through the sigmoid; the authors take it of the pixels themselves.
+    These are the values before the sigmoid of `MaCo.decode`; the authors take the pixels themselves.
 
     >>> import jax
     >>> magnitude(jax.random.uniform(jax.random.key(0), (2, 16, 16, 3)), (8, 8)).shape

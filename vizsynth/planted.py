@@ -1,8 +1,8 @@
-"""Digits planted at known places on textured backgrounds: labelled images whose evidence is known.
+"""Digits planted at known places on textured backgrounds: labelled images with known evidence.
 
-A map that explains the digit should lie in its box. Digits are scikit-learn's 8x8 ones, backgrounds crops
-of the three texture photos; size, place and colours vary. Training and held-out images share neither
-digits nor pieces of the textures.
+A map that explains the digit should lie in its box. The digits are scikit-learn's, of 8x8 pixels; the
+backgrounds are crops of three photos of textures; size, place and colours vary. Training and held-out images
+share neither digits nor parts of the textures.
 """
 
 from functools import cache
@@ -20,22 +20,22 @@ WEIGHTS = DATA / "network.safetensors"
 """A small network that reads the digits, for `vizsynth.load`; its last maps are the layer `relu4`."""
 TEXTURES = ("brick", "grass", "gravel")
 DIGIT_SIZES = (0.30, 0.44)  # of the image's side
-CONTRAST = 0.4  # least distance in brightness of digit and background
+CONTRAST = 0.4  # the least difference in brightness between digit and background
 
 Split = Literal["train", "test"]
 
 
 class Planted(NamedTuple):
-    """Images, what they show, and where."""
+    """Images, and the digits in them."""
 
     images: Float[np.ndarray, "n h w 3"]
     labels: Int[np.ndarray, " n"]
     boxes: Int[np.ndarray, "n 4"]
     """Top, left, bottom, right; half open: the tight box of the digit's strokes."""
     other_labels: Int[np.ndarray, " n"]
-    """The second digit, of another class; -1 where there is none."""
+    """The second digit, of another class; -1 for none."""
     other_boxes: Int[np.ndarray, "n 4"]
-    """Where it is; all 0 where there is none."""
+    """The box of the second digit; all 0 for none."""
     masks: Bool[np.ndarray, "n h w"]
     """The pixels of the first digit's strokes."""
 
@@ -78,7 +78,7 @@ def _background(rng: np.random.Generator, size: int, split: Split) -> tuple[np.n
 def _plant(
     rng: np.random.Generator, image: np.ndarray, ground: np.ndarray, digit: np.ndarray, room: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int, int, int], np.ndarray]:
-    """Return the image with a digit somewhere between two columns, the digit's box and its strokes."""
+    """Return the image with a digit between two columns, the digit's box and its strokes."""
     size = image.shape[0]
     side = int(rng.integers(round(DIGIT_SIZES[0] * size), round(DIGIT_SIZES[1] * size) + 1))
     side = min(side, room[1] - room[0])
@@ -107,21 +107,21 @@ def planted(
     distractor: bool = False,
     start: int = 0,
 ) -> Planted:
-    """Return n images with a digit each, and with `distractor` a second one of another class.
+    """Return n images with one digit each, or with a second one of another class (`distractor`).
 
-    Image i depends on the seed, the split and i alone, not on n.
+    Image i depends on the seed, the split and i, not on n.
 
     Args:
         seed: of the set.
-        n: how many images.
-        split: whose digits and textures.
+        n: the number of images.
+        split: of the digits and textures.
         size: side of the images in pixels.
         distractor: plant a second digit of another class beside the first, in its own half.
         start: the number of the first image.
 
     Returns:
-        Planted: images float32 `[n, size, size, 3]` in [0, 1], labels, boxes,
-            those of the second digit, and masks of the first.
+        Planted: images float32 `[n, size, size, 3]` in [0, 1], labels and boxes of both digits, and masks of
+            the first.
 
     Raises:
         ValueError: fewer than one image; images under 32 pixels.

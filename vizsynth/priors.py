@@ -1,4 +1,4 @@
-"""What natural pictures are like, as penalties: one number an image, small for a natural one.
+"""Priors of natural pictures, as penalties: one number per image, small for a natural one.
 
 A score is maximized, so a prior is subtracted. Images are `[..., h, w, c]`.
 """
@@ -18,8 +18,8 @@ def total_variation(images: Pixels, beta: Number = 2.0, *, eps: float = 0.0) -> 
     """Return Σ_ijc ((x_i,j+1 − x_ij)² + (x_i+1,j − x_ij)²)^(β/2); a difference past the border is 0.
 
     Source: Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them, 2014, section 2.
-    For β < 2 its gradient is infinite where the picture is flat: there the paper's sum is ours with
-    `eps` > 0 added under the root.
+    For β < 2 its gradient is infinite at flat parts of a picture: give `eps` > 0, which is added under the
+    root.
 
     >>> import jax.numpy as jnp
     >>> float(total_variation(jnp.asarray([[[0.0], [3.0]], [[4.0], [0.0]]])))
@@ -31,7 +31,7 @@ def total_variation(images: Pixels, beta: Number = 2.0, *, eps: float = 0.0) -> 
     if isinstance(beta, (int, float)) and beta == 2:
         return squared.sum(_AXES)
     squared = squared + jnp.asarray(eps, images.dtype)
-    safe = jnp.where(squared > 0, squared, jnp.ones_like(squared))  # the gradient of a root at 0 is none
+    safe = jnp.where(squared > 0, squared, jnp.ones_like(squared))  # a root has no gradient at 0
     powers = jnp.where(squared > 0, safe ** (jnp.asarray(beta, images.dtype) / 2), jnp.zeros_like(safe))
     return powers.sum(_AXES)
 
@@ -43,7 +43,7 @@ def _after(images: Pixels, axis: int) -> list[tuple[int, int]]:
 
 
 def alpha_norm(images: Pixels, alpha: float = 6.0) -> Penalty:
-    """Return Σ |x|^α, which keeps values from growing large (Mahendran & Vedaldi 2014, section 2).
+    """Return Σ |x|^α, against large values (Mahendran & Vedaldi 2014, section 2).
 
     >>> import jax.numpy as jnp
     >>> float(alpha_norm(jnp.full((1, 1, 1), 2.0)))
@@ -56,8 +56,8 @@ def alpha_norm(images: Pixels, alpha: float = 6.0) -> Penalty:
 def l2(images: Pixels, center: Number = 0.5) -> Penalty:
     """Return Σ (x − center)², the squared distance from grey.
 
-    Simonyan, Vedaldi & Zisserman (2013, section 2) penalize ‖I‖² of an image whose mean was subtracted:
-    that is the distance from the mean colour.
+    Simonyan, Vedaldi & Zisserman (2013, section 2) penalize ‖I‖² of an image without its mean, which is the
+    distance from the mean colour.
 
     >>> import jax.numpy as jnp
     >>> float(l2(jnp.ones((2, 2, 1))))
@@ -78,7 +78,7 @@ def l1(images: Pixels, center: Number = 0.5) -> Penalty:
 
 
 def _small_blur(images: Pixels) -> Pixels:
-    """Average over 3x3 pixels, the middle one counted twice; borders by what lies inside."""
+    """Average over the 3x3 pixels inside the image, with double weight in the middle."""
     kernel = ((0.5, 0.5, 0.5), (0.5, 1.0, 0.5), (0.5, 0.5, 0.5))
     h, w = images.shape[-3:-1]
 

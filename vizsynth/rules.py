@@ -1,7 +1,7 @@
-"""Other backward rules for the same arithmetic.
+"""Backward rules, as tables of operations.
 
-Each is a table for the `ops` of a network. A rule sits on the arithmetic and not on a module, so a
-re-used layer or a functional ReLU is treated like any other.
+A rule belongs to the arithmetic and not to a module, so a re-used layer or a functional ReLU is treated like
+any other.
 """
 
 from collections import Counter
@@ -16,11 +16,12 @@ from jaxtyping import Array
 
 from vizsynth import ops
 from vizsynth.core.pytrees import pytree
+from vizsynth.cpu.convolution import with_bias
 
 
 @jax.custom_vjp
 def guided_relu(x: Array) -> Array:
-    """Rectify; backward, pass R where both the input and R are positive: R · 1[x > 0] · 1[R > 0].
+    """Rectify; backward, pass R where the input and R are positive: R · 1[x > 0] · 1[R > 0].
 
     Source: Springenberg, Dosovitskiy, Brox & Riedmiller, Striving for Simplicity: The All Convolutional
     Net, 2014, section 3.4, figure 1.
@@ -36,7 +37,7 @@ guided_relu.defvjp(
 
 @jax.custom_vjp
 def deconvnet_relu(x: Array) -> Array:
-    """Rectify; backward, rectify R whatever the input was: R · 1[R > 0].
+    """Rectify; backward, rectify R whatever the input: R · 1[R > 0].
 
     Source: Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, section 2.1.
     """
@@ -59,12 +60,12 @@ deconvnet = ops.default._replace(relu=deconvnet_relu)
 # Layer-Wise Relevance Propagation: An Overview, 2019.
 #
 # A layer z = Σ_i f(a_i, W_i) + b, f linear in both, hands the relevance R of its outputs down in
-# proportion to what each input put into z:  R_in = Σ_i a_i ⊙ f(·, W_i)ᵀ (R / s(z)),
-# s(z) = z + ε sign(z), sign(0) = 1. A rule says which inputs a_i, weights W_i and bias are meant.
+# proportion to the contribution of each input to z:  R_in = Σ_i a_i ⊙ f(·, W_i)ᵀ (R / s(z)),
+# s(z) = z + ε sign(z), sign(0) = 1. A rule defines the inputs a_i, the weights W_i and the bias.
 
 
 class Group(NamedTuple):
-    """One z of a rule: the pairs (a_i, W_i), the bias, and the share of R that it hands down."""
+    """One z of a rule: the pairs (a_i, W_i), the bias, and the share of R to hand down."""
 
     terms: Sequence[tuple[Array, Array]]
     bias: Array | None
@@ -99,7 +100,7 @@ class Epsilon:
 @pytree
 @dataclass(frozen=True)
 class ZPlus:
-    """z⁺, or α1β0: only what speaks for the output, z = W⁺x⁺ + W⁻x⁻ + b⁺ (Montavon et al., table 10.1)."""
+    """z⁺, or α1β0: only positive contributions, z = W⁺x⁺ + W⁻x⁻ + b⁺ (Montavon et al., table 10.1)."""
 
     epsilon: Any = 1e-6
 
@@ -112,22 +113,19 @@ class ZPlus:
 @pytree
 @dataclass(frozen=True)
 class AlphaBeta:
-    """LRP-αβ: α times what speaks for the output less β times what speaks against it, α − β = 1.
-
-    (Bach et al., eq. 60.)
-    """
+    """LRP-αβ: α times positive less β times negative contributions, α − β = 1 (Bach et al., eq. 60)."""
 
     alpha: Any = 2.0
     beta: Any = 1.0
     epsilon: Any = 1e-6
 
     def groups(self, x: Array, w: Array, b: Array | None, z: Array) -> list[Group]:
-        """Return the group for, and the group against."""
+        """Return the positive and the negative group."""
         del z
         alpha, beta = jnp.asarray(self.alpha, x.dtype), jnp.asarray(self.beta, x.dtype)
-        speaks_for = [(_positive(x), _positive(w)), (_negative(x), _negative(w))]
-        against = [(_positive(x), _negative(w)), (_negative(x), _positive(w))]
-        return [Group(speaks_for, _positive(b), alpha), Group(against, _negative(b), -beta)]
+        positive = [(_positive(x), _positive(w)), (_negative(x), _negative(w))]
+        negative = [(_positive(x), _negative(w)), (_negative(x), _positive(w))]
+        return [Group(positive, _positive(b), alpha), Group(negative, _negative(b), -beta)]
 
 
 @pytree
@@ -135,15 +133,15 @@ class AlphaBeta:
 class Gamma:
     """LRP-γ: weights of the sign of the output count 1 + γ times (Montavon et al., table 10.1).
 
-    In the form for inputs of any sign: an output z > 0 favours what raised it, z < 0 what lowered it, and
-    z = 0 hands nothing down.
+    In the form for inputs of any sign: an output z > 0 favours positive contributions, z < 0 negative ones,
+    and z = 0 hands nothing down.
     """
 
     gamma: Any = 0.25
     epsilon: Any = 1e-6
 
     def groups(self, x: Array, w: Array, b: Array | None, z: Array) -> list[Group]:
-        """Return the group of positive outputs, and that of negative ones."""
+        """Return the group of positive outputs and that of negative ones."""
         up, down = _plus(w, self.gamma, _positive(w)), _plus(w, self.gamma, _negative(w))
         b_up, b_down = _plus(b, self.gamma, _positive(b)), _plus(b, self.gamma, _negative(b))
         high, low = _positive(x), _negative(x)
@@ -158,7 +156,7 @@ class Gamma:
 class ZBox:
     """z^B, for pixels in [l, h]: z = W x − W⁺l − W⁻h (Montavon et al., Deep Taylor Decomposition, 2017).
 
-    `low` and `high` are what the pixels of the image may be, before standardization.
+    `low` and `high` bound the pixels of the image, before standardization.
     """
 
     low: Any = 0.0
@@ -176,7 +174,7 @@ class ZBox:
 @pytree
 @dataclass(frozen=True)
 class WSquare:
-    """w²: in proportion to the squared weights, whatever the input, z = W² 1 + b²."""
+    """w²: in proportion to the squared weights, whatever the inputs, z = W² 1 + b²."""
 
     epsilon: Any = 1e-6
 
@@ -203,12 +201,12 @@ Rule = Epsilon | ZPlus | AlphaBeta | Gamma | ZBox | WSquare | Flat
 
 
 class Composite(NamedTuple):
-    """Which rule each kind of layer follows. Numbers are leaves: a sweep of γ compiles once."""
+    """The rule of each kind of layer. Numbers are leaves: a sweep of γ compiles once."""
 
     conv: Rule
     linear: Rule
     first: Rule | None = None
-    """The rule of the layer that sees the pixels; None: the same as for its kind."""
+    """The rule of the first layer; None: that of its kind."""
 
 
 EPSILON_PLUS = Composite(conv=ZPlus(), linear=Epsilon())
@@ -224,6 +222,13 @@ def stabilized(z: Array, epsilon: Any) -> Array:
     return z + jnp.where(z >= 0, epsilon, -epsilon)
 
 
+def _passing(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Return a function of one value whose backward pass hands R down unchanged."""
+    passing = jax.custom_vjp(function)
+    passing.defvjp(lambda x: (function(x), None), lambda _, R: (R,))
+    return passing
+
+
 def _per_image(R: Array) -> Array:
     return R.sum(axis=tuple(range(1, R.ndim)))
 
@@ -231,11 +236,7 @@ def _per_image(R: Array) -> Array:
 def _hand_down(
     f: Callable[[Array, Array], Array], rule: Rule, x: Array, w: Array, b: Array | None, R: Array
 ) -> Array:
-    """Return the relevance of the inputs of one layer."""
-
-    def with_bias(z: Array, bias: Array | None) -> Array:
-        return z if bias is None else z + jnp.broadcast_to(bias, z.shape)
-
+    """Return the relevance of the inputs of a layer."""
     total = jnp.zeros_like(x)
     z = with_bias(f(x, w), b)
     for terms, bias, share in rule.groups(x, w, b, z):
@@ -248,16 +249,16 @@ def _hand_down(
 
 
 def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
-    """Return the arithmetic whose backward pass hands relevance down.
+    """Return the table whose backward pass hands relevance down.
 
-    ReLUs and standardization pass it on; max-pooling sends it to the maximum; sums and means split it by
-    what each input contributed; concatenation cuts it apart.
+    ReLUs and standardization pass it on; max-pooling sends it to the maximum; sums and means split it by the
+    contributions of the inputs; concatenation splits it by channels.
 
     Args:
         composite: the rules of convolutions and matrix products.
-        lost: for each layer of weights, sum and mean, zeros `[n]`: the "gradient" with respect to them is the
-            relevance that the layer received and did not hand down (to its bias, to ε). Layers without a
-            name of their own are `add1`, `add2`, ..., `mean1`, ...
+        lost: zeros `[n]` for each layer of weights, sum and mean. The "gradient" with respect to them is the
+            relevance that the layer received and did not hand down: absorbed by its bias and by ε. Unnamed
+            layers are `add1`, `add2`, ..., `mean1`, ...
         dtype: the precision of the numbers.
     """
     counts: Counter[str] = Counter()
@@ -269,7 +270,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         return f"{kind}{counts[kind]}"
 
     def propagate(forward: Callable[..., Array], down: Callable[..., Any], inputs: Any, name: str) -> Array:
-        """Compute `forward(*inputs)`; backward, `down(R, *inputs)`, and tell what is lost."""
+        """Compute `forward(*inputs)`; backward, `down(R, *inputs)` and the loss of relevance."""
 
         @jax.custom_vjp
         def layer(inputs: Any, lost: Array) -> Array:
@@ -279,7 +280,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         def pull(inputs: Any, R: Array) -> Any:
             handed = down(R, *inputs)
             passed = sum(_per_image(r) for r in handed if r is not None)
-            # A relevance has no gradient in the weights: whoever asks for one shall notice.
+            # Relevance has no gradient in the weights: NaN shows that to callers who ask for one.
             nothing = lambda a: jnp.full_like(a, jnp.nan)  # noqa: E731
             down_all = tuple(
                 jax.tree.map(nothing, a) if r is None else r for r, a in zip(handed, inputs, strict=True)
@@ -302,8 +303,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         b = None if b is None else b.astype(x.dtype)
 
         def forward(x: Array, w: Array, b: Array | None, rule: Rule) -> Array:
-            z = f(x, w)
-            return z if b is None else z + jnp.broadcast_to(b, z.shape)
+            return with_bias(f(x, w), b)
 
         def down(R: Array, x: Array, w: Array, b: Array | None, rule: Rule) -> Any:
             return _hand_down(f, rule, x, w, b, R), None, None, None
@@ -328,7 +328,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         return weighted(lambda x, w: x @ w, composite.linear, x, kernel, bias, name or numbered("linear"))
 
     def shared(function: Callable[[Array], Array], x: Array) -> Array:
-        """A linear function without weights: relevance goes in proportion to the contributions."""
+        """Compute a linear function without weights; split relevance in proportion to the contributions."""
 
         def down(R: Array, x: Array) -> Any:
             z, back = jax.vjp(function, x)
@@ -345,21 +345,14 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
 
     def standardize(images: Array, how: Callable[[Any], Any]) -> Array:
         pixels.append(how)
-        passing = jax.custom_vjp(how)
-        passing.defvjp(lambda images: (how(images), None), lambda _, R: (R,))
-        return passing(images)
-
-    def relu(x: Array) -> Array:
-        passing = jax.custom_vjp(jax.nn.relu)
-        passing.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, R: (R,))
-        return passing(x)
+        return _passing(how)(images)
 
     def batch_norm(
         x: Array, scale: Array, bias: Array, mean: Array, variance: Array, *, eps: float, name: str = ""
     ) -> Array:
         raise ValueError(
-            f"LRP hands nothing through the batch normalization {name!r}: fold it into the convolution "
-            "first, net = vizsynth.models.fold_batch_norm(net)"
+            f"LRP has no rule for the batch normalization {name!r}: fold it into the convolution first, "
+            "net = vizsynth.models.fold_batch_norm(net)"
         )
 
     def other(
@@ -373,12 +366,10 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
             return shared(function, *values)
         if not elementwise or len(values) != 1:
             raise ValueError(
-                f"LRP has no rule for {name!r} of {len(values)} value{'s' * (len(values) != 1)}: it knows "
-                "products with weights, sums, means, maxima, and functions of one value, position by position"
+                f"LRP has no rule for {name!r} of {len(values)} value{'s' * (len(values) != 1)}: it has "
+                "rules for products with weights, sums, means, maxima and elementwise functions of one value"
             )
-        passing = jax.custom_vjp(function)
-        passing.defvjp(lambda x: (function(x), None), lambda _, R: (R,))
-        return passing(*values)
+        return _passing(function)(*values)
 
     return ops.default._replace(
         other=other,
@@ -386,7 +377,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         conv=conv,
         linear=linear,
         batch_norm=batch_norm,
-        relu=relu,
+        relu=_passing(jax.nn.relu),
         mean_pool=lambda x, **how: shared(partial(ops.mean_pool, **how), x),
         adaptive_mean_pool=lambda x, *, size: shared(partial(ops.adaptive_mean_pool, size=size), x),
         add=add,

@@ -1,7 +1,7 @@
-"""Taps: how layers are read and held, without hooks.
+"""Taps: read and hold layers, without hooks.
 
-A network calls `tap(name, value)` at each named layer and goes on with what it gets back. Under
-`jit`, whatever lies past the last layer that is read is dead code and is never computed.
+A network calls `tap(name, value)` at each named layer and continues with the result. Under `jit`, layers past
+the last one read are dead code and are never computed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from vizsynth.types import Images, Network, Score, Tap, Value
 
 
 def passthrough(name: str, value: Value) -> Value:
-    """Leave every layer as it is."""
+    """Leave every layer unchanged."""
     del name
     return value
 
@@ -24,8 +24,8 @@ def passthrough(name: str, value: Value) -> Value:
 def replace(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
     """Hold the named layers at the given values, do(A_l = a), and apply `tap` to the others.
 
-    What lies upstream of a held layer no longer matters to the output: the gradient with respect
-    to `values[l]` is the gradient of the part of the network after layer l alone.
+    Layers before a held layer l no longer matter: the gradient with respect to `values[l]` is that of the
+    part of the network after l alone.
     """
     return lambda name, value: values[name] if name in values else tap(name, value)
 
@@ -33,8 +33,7 @@ def replace(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
 def shift(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
     """Add the given values to the named layers, A_l + δ_l.
 
-    The gradient with respect to δ at zero is the gradient at each of the layers, all of them in one
-    backward pass.
+    The gradient with respect to δ at zero is the gradient at all of the layers, in one backward pass.
     """
 
     def shifted(name: str, value: Value) -> Value:
@@ -45,7 +44,7 @@ def shift(values: Mapping[str, Array], *, tap: Tap = passthrough) -> Tap:
 
 
 def record(layers: Sequence[str], into: dict[str, Value], *, tap: Tap = passthrough) -> Tap:
-    """Apply `tap`, and write what it gives at each of `layers` into the dictionary `into`."""
+    """Apply `tap`, and record its values at `layers` in the dictionary `into`."""
     wanted = frozenset(layers)
 
     def recorded(name: str, value: Value) -> Value:
@@ -67,10 +66,10 @@ def run(
 ) -> tuple[Value, dict[str, Value]]:
     """Run the network once; return its output and the activations of `layers`.
 
-    `ops` is another table of arithmetic (`vizsynth.ops`, `vizsynth.rules`); None is the network's own.
+    `ops` is another table of operations (`vizsynth.ops`, `vizsynth.rules`); None is the network's own.
 
     Raises:
-        ValueError: a layer that the network does not have; the message lists those it has.
+        ValueError: an unknown layer; the message lists the network's layers.
     """
     seen: dict[str, Value] = {}
     names: list[str] = []
@@ -87,7 +86,7 @@ def run(
 
 
 def unknown_layer(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Return the message for layers that a network does not have."""
+    """Return the message for unknown layers."""
     which = ", ".join(repr(layer) for layer in missing)
     if "logits" in missing and names:
         return f"the network is a trunk without a classifier: it has no {which}, so no class to explain"
@@ -100,10 +99,10 @@ def _seen(net: Network, images: Images, layers: tuple[str, ...]) -> dict[str, Va
 
 
 def shapes(net: Network, images: Any, layers: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes of layers, without computing them; traced once for each size of images.
+    """Return the shapes of layers; nothing is computed, and each size of images is traced once.
 
     Raises:
-        ValueError: a layer that the network does not have; images that are too small for it.
+        ValueError: an unknown layer; images too small for the network.
     """
     return _seen.eval_shape(net, images, layers=tuple(layers))
 
@@ -122,20 +121,10 @@ def evaluate(
 
 @entry(static=("layers",))
 def features(net: Network, images: Images, layers: Sequence[str]) -> dict[str, Float[Array, "n ..."]]:
-    """Return what the network computes at the named layers, Φ_l(x).
-
-    Only what the deepest of them needs is computed.
-
-    Args:
-        net: a network.
-        images: float RGB in [0, 1].
-        layers: names of layers (`net.layers` lists them).
+    """Return the activations of the named layers, Φ_l(x); later layers are not computed.
 
     Returns:
         The activations of each layer, `[n, h, w, c]` or `[n, c]`.
-
-    Raises:
-        ValueError: a layer that the network does not have; images that are not `[n, h, w, 3]` in [0, 1].
 
     Example:
         >>> import jax, vizsynth

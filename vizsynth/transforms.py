@@ -1,4 +1,4 @@
-"""Robustness transforms: pictures that survive small changes look like something.
+"""Robustness transforms: small random changes that the objective of a picture must survive.
 
 Each is a callable `(key, image) -> image` on one picture `[h, w, c]`, differentiable, and a pytree whose
 numbers are leaves. `Sequence` chains them. Olah, Mordvintsev & Schubert, Feature Visualization, 2017, section
@@ -42,7 +42,7 @@ class Pad:
 @pytree
 @dataclass(frozen=True)
 class Jitter:
-    """Cut the picture, `pixels` smaller along each side, at a random place."""
+    """Crop the picture at a random place, `pixels` smaller along each side."""
 
     pixels: int = field(default=8, metadata=_STATIC)
 
@@ -72,7 +72,7 @@ class Roll:
 @pytree
 @dataclass(frozen=True)
 class Mirror:
-    """Exchange left and right, or not: either is as likely."""
+    """Exchange left and right with probability 1/2."""
 
     def __call__(self, key: Key, image: Before) -> After:
         """Return the picture, or its mirror image."""
@@ -84,7 +84,7 @@ class Mirror:
 class Scale:
     """Zoom about the middle by a factor drawn evenly from [low, high]; the size stays.
 
-    What was outside is `fill`. Departure: Lucid resizes the picture itself, by one of eleven factors.
+    Pixels from outside are `fill`. Departure: Lucid resizes the picture, by one of eleven factors.
     """
 
     low: Number = 0.9
@@ -118,7 +118,7 @@ class Rotate:
 @pytree
 @dataclass(frozen=True)
 class Crop:
-    """Cut a square of a random size out, `low` to `high` of the shorter side, and resize it to `size`.
+    """Crop a square of random side, `low` to `high` of the shorter side, and resize it to `size`.
 
     Its middle is drawn from a normal distribution around the picture's, as Horama does.
     """
@@ -192,7 +192,7 @@ class Resize:
 @pytree
 @dataclass(frozen=True)
 class Sequence:
-    """One transform after the other, each with a key of its own. An empty one leaves the picture.
+    """A chain of transforms, each with a key of its own; an empty chain changes nothing.
 
     >>> import jax, jax.numpy as jnp
     >>> both = Sequence((Pad(4), Jitter(4)))
@@ -210,7 +210,7 @@ class Sequence:
 
 
 none = Sequence()
-"""Leaves the picture as it is."""
+"""The identity."""
 
 standard = Sequence((Pad(12), Jitter(8), Scale(0.9, 1.1), Rotate(10.0), Jitter(4)))
 """Pad, jitter, scale, rotate, jitter: the recipe of Lucid."""

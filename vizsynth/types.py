@@ -1,6 +1,6 @@
-"""Names for the arrays, and the three protocols that everything else is written in.
+"""Names for the arrays, and the three protocols of the library: network, tap and score.
 
-Images are float RGB in [0, 1], laid out `[n, h, w, 3]`. A network standardizes them inside.
+Images are float RGB in [0, 1], `[n, h, w, 3]`. A network standardizes them inside.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ Logits = Float[Array, "n classes"]
 Heatmaps = Float[Array, "n rows columns"]
 Maps = Float[Array, "n rows columns k"]  # the activations A^k of a layer
 Key = PRNGKeyArray
-Keys = KeyArray[Array, "..."]  # one for all images, or one an image
+Keys = KeyArray[Array, "..."]  # one for all images, or one per image
 Activations = Mapping[str, Float[Array, "..."]]
 
 
 @runtime_checkable
 class Tap(Protocol):
-    """Reads, and may replace, the value of one named layer."""
+    """Reads, and may replace, the value of a named layer."""
 
     def __call__(self, name: str, value: Any, /) -> Any: ...  # noqa: D102
 
@@ -40,7 +40,7 @@ class Network(Protocol):
 
 @runtime_checkable
 class Score(Protocol):
-    """What is explained or maximized: one number an image, from the activations it names.
+    """The number per image that is explained or maximized, computed from the activations it names.
 
     A score is a pytree: its numbers (a label, a channel) are leaves, its layer names are not.
     """
@@ -52,14 +52,14 @@ class Score(Protocol):
 
 
 Value = Any
-"""What flows through a network: an array, or what a table of `ops` computes in its place."""
+"""A value inside a network: an array, or its substitute in another table of `ops`."""
 
 Target = Any
-"""A label, one label an image, or a score. Public functions take any; their bodies see a score."""
+"""One label, one label per image, or a score. Public functions take any; their bodies get a score."""
 
 
 class Synthesis(NamedTuple):
-    """What a method that optimizes pictures returns."""
+    """The result of a method that optimizes pictures."""
 
     images: Images
     """The pictures, in [0, 1]."""
@@ -67,4 +67,4 @@ class Synthesis(NamedTuple):
     """The objective at the beginning of each step. If a step gives NaN or infinity, the trace is NaN from
     there on, and the picture is that of the step before: give a smaller learning rate or penalty."""
     state: Any
-    """Where the run stands (`vizsynth.ascent.State`, one a picture): given back, it goes on from there."""
+    """The state of the run (`vizsynth.ascent.State`, one per picture), to continue from it."""

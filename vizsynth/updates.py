@@ -1,8 +1,7 @@
-"""What is done to the update of a picture, as optax transformations.
+"""Transformations of the update of a picture, for optax.
 
-They take their place in `optax.chain` beside optax's own. Those that read the raw gradient are given it
-by `vizsynth.ascent` (`grad`, of −J). Those that act on the picture itself change the update so that it ends
-where they say; put them last.
+Use them in `optax.chain` beside optax's own. `vizsynth.ascent` passes the raw gradient of −J (`grad`) to
+those that take it. Some constrain the picture after the update; put these last.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ Gradient = optax.GradientTransformation
 
 
 def normalize_by_mean_abs() -> Gradient:
-    """Divide by the mean absolute value, g / mean |g|; a gradient of zeros stays one.
+    """Divide by the mean absolute value, g / mean |g|; zeros stay zeros.
 
     Mordvintsev, Olah & Tyka, Inceptionism: Going Deeper into Neural Networks, 2015 (its code).
 
@@ -37,7 +36,7 @@ def normalize_by_mean_abs() -> Gradient:
 
 
 def normalize_by_norm() -> Gradient:
-    """Divide by the Euclidean norm of the whole, g / ‖g‖; a gradient of zeros stays one.
+    """Divide by the Euclidean norm of the whole, g / ‖g‖; zeros stay zeros.
 
     >>> step = normalize_by_norm()
     >>> [round(v, 3) for v in step.update(jnp.asarray([3.0, -4.0]), step.init(None))[0].tolist()]
@@ -53,10 +52,10 @@ def normalize_by_norm() -> Gradient:
 
 
 def scale_to_progress(desired: Number, largest: Number = jnp.inf) -> Gradient:
-    """Scale by min(desired / ‖g‖², largest): a linear objective then rises by `desired` a step.
+    """Scale by min(desired / ‖g‖², largest): a linear objective then rises by `desired` per step.
 
     Yosinski, Clune, Nguyen, Fuchs & Lipson, Understanding Neural Networks Through Deep Visualization, 2015
-    (its code). It does not turn the sign: chain it with `optax.scale(-1)`.
+    (its code). The sign stays: chain it with `optax.scale(-1)`.
 
     >>> step = scale_to_progress(1.0)
     >>> [round(v, 3) for v in step.update(jnp.asarray([3.0, 4.0]), step.init(None))[0].tolist()]
@@ -89,7 +88,7 @@ def then(function: Callable[[Any], Any]) -> Gradient:
 
 
 def keep_in_box(low: Number = 0.0, high: Number = 1.0) -> Gradient:
-    """Cut what leaves [low, high]."""
+    """Clip the picture to [low, high]."""
 
     def cut(x: Array) -> Array:
         return jnp.clip(x, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
@@ -108,15 +107,15 @@ def decay_to(center: Any, rate: Number) -> Gradient:
 
 
 class Counted(NamedTuple):
-    """How many updates there were."""
+    """The number of updates so far."""
 
     updates: Int[Array, ""]
 
 
 def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
-    """Blur the picture in steps 0, every, 2·every, ...; never where `every` or σ is 0.
+    """Blur the picture in steps 0, every, 2·every, ...; never if `every` or σ is 0.
 
-    Yosinski et al., 2015, Gaussian blur. `radius` is where the kernel is cut, in pixels: 4 σ or more.
+    Yosinski et al., 2015, Gaussian blur. The kernel is cut at `radius` pixels: give 4 σ or more.
     """
 
     def init(params: Any) -> Counted:
@@ -139,9 +138,9 @@ def blur_every(sigma: Number, every: Number, *, radius: int = 4) -> Gradient:
 
 
 def clip_small_norm(percentile: Number, center: Any = 0.0) -> Gradient:
-    """Set the pixels of the smallest norm ‖x_ij − center‖ to the centre, a percentage of them.
+    """Set the percentage of pixels with the smallest norm ‖x_ij − center‖ to the centre.
 
-    Yosinski et al., 2015: pixels that do not matter are left out, so the picture shows the object alone.
+    Yosinski et al., 2015: without unimportant pixels, the picture shows the object alone.
     """
 
     def clipped(x: Array) -> Array:
@@ -153,10 +152,10 @@ def clip_small_norm(percentile: Number, center: Any = 0.0) -> Gradient:
 
 
 def clip_small_contribution(percentile: Number, center: Any = 0.0) -> optax.GradientTransformationExtraArgs:
-    """Set the pixels of the smallest contribution |Σ_c g_ijc (x_ijc − center_c)| to the centre.
+    """Set the pixels with the smallest contribution |Σ_c g_ijc (x_ijc − center_c)| to the centre.
 
-    Yosinski et al., 2015: how much the objective would fall, to first order, if the pixel were gone. The
-    gradient is that of the step, the picture the one after it.
+    Yosinski et al., 2015: the contribution is the drop of the objective, to first order, without the pixel.
+    The gradient is that before the update, the picture that after it.
     """
 
     def update(updates: Any, state: Any, params: Any = None, *, grad: Any, **_: Any) -> tuple[Any, Any]:
@@ -170,12 +169,12 @@ def clip_small_contribution(percentile: Number, center: Any = 0.0) -> optax.Grad
 
     return optax.GradientTransformationExtraArgs(
         lambda params: optax.EmptyState(),
-        update,  # type: ignore[arg-type]  # it needs the gradient
+        update,  # type: ignore[arg-type]  # it takes the gradient
     )
 
 
 class Averaged(NamedTuple):
-    """The memory of an optimizer whose iterates are averaged."""
+    """The state of an optimizer with averaged iterates."""
 
     inner: Any
     total: Any
@@ -185,7 +184,7 @@ class Averaged(NamedTuple):
 
 
 def average_iterates(optimizer: Gradient, decay: Number) -> optax.GradientTransformationExtraArgs:
-    """Also keep the mean of the iterates, m_T = Σ_t d^(T − t) x_t / Σ_t d^(T − t); its steps stay.
+    """Also keep the mean of the iterates, m_T = Σ_t d^(T − t) x_t / Σ_t d^(T − t); the steps stay equal.
 
     Polyak & Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992. `averaged` gives the mean.
 
@@ -217,7 +216,7 @@ def average_iterates(optimizer: Gradient, decay: Number) -> optax.GradientTransf
 
 
 def averaged(memory: Averaged) -> Any:
-    """Return the mean of the iterates that `average_iterates` has kept; before the first step, zeros."""
+    """Return the mean of the iterates of `average_iterates`; zeros before the first step."""
     weight = jnp.where(memory.weight > 0, memory.weight, jnp.ones_like(memory.weight))
     return jax.tree.map(lambda total: total / weight.astype(total.dtype), memory.total)
 

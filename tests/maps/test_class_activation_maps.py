@@ -529,5 +529,5 @@ def test_fuse_is_blind_to_the_scale_of_each_layer() -> None:
 
 @pytest.mark.parametrize("counts", [(), (2, 3)])
 def test_fuse_wants_maps_of_the_same_images(counts: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="fuse takes maps of one set of images"):
+    with pytest.raises(ValueError, match="fuse takes maps of the same images"):
         vizsynth.fuse([jnp.zeros((n, 4, 4)) for n in counts], (8, 8))

@@ -1,1 +1,1 @@
-"""What all else stands on: whole files, a run's own folder, signals. It imports nothing of the package."""
+"""The ground of the package: atomic files, a run's own folder, signals. It imports nothing of the package."""

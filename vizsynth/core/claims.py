@@ -1,8 +1,8 @@
-"""What files say of themselves, held against what is so before anything is made of it.
+"""Check the claims of a file before use.
 
-A file that comes from somebody else may say anything: four gigabytes in fourteen kilobytes, ten million
-layers, lists in lists without end. Each reader asks here before it reads on. What is found wrong is a
-`ValueError` that says so in a few words; the reader adds whose file it is, and what to do.
+A file from a stranger may claim anything: four gigabytes in fourteen kilobytes, ten million layers, endlessly
+nested lists. Readers check here before they read on. A false claim raises a short `ValueError`, to which the
+reader adds the file and the remedy.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-TIMES, FREE = 64, 64 << 20  # tables of digits shrink to a tenth, and weights hardly
-MOST_TEXT = 8 << 20  # characters of a description; that of the largest network of Keras has one million
+TIMES, FREE = 64, 64 << 20  # compression makes tables of digits ten times smaller, weights hardly
+MOST_TEXT = 8 << 20  # characters of a description; Keras' largest network has one million
 DEEPEST = 100  # lists in lists
-LARGEST = 1 << 24  # of the numbers that describe a network
-SHOWN = 120  # characters of what came
+LARGEST = 1 << 24  # the largest number in the description of a network
+SHOWN = 120  # characters of a value in a message
 
 
 def file_size(path: str | os.PathLike[str]) -> int:
-    """Return the size of an ordinary file. A pipe would be waited for, and a device has no end.
+    """Return the size of a regular file: reading a pipe may block, reading a device may never end.
 
     Raises:
         OSError: no such file; a folder, a pipe or a device.
@@ -44,7 +44,7 @@ def file_size(path: str | os.PathLike[str]) -> int:
 
 
 def most_unpacked(packed: int) -> int:
-    """Return the most bytes that so many packed ones may become.
+    """Return the largest allowed number of bytes after unpacking.
 
     >>> most_unpacked(1000) == FREE, most_unpacked(1 << 30) == TIMES << 30
     (True, True)
@@ -53,7 +53,7 @@ def most_unpacked(packed: int) -> int:
 
 
 def stand_in(path: str | os.PathLike[str]) -> str | None:
-    """Return what a file is that stands where another should be, and what to do; or None.
+    """Return a message if a file is a pointer or a web page in place of the wanted file; else None.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -79,14 +79,14 @@ def stand_in(path: str | os.PathLike[str]) -> str | None:
 
 
 def parse_json(text: str | bytes, *, most: int | None = MOST_TEXT) -> Any:
-    """Return what JSON says.
+    """Return the value of a JSON text.
 
     Args:
         text: of a file, or of a part of one.
-        most: how long it may be; None where it grows with what the user has.
+        most: the largest length; None if it grows with the user's own data.
 
     Raises:
-        ValueError: it is no JSON, too long, or too deep for whoever goes through it.
+        ValueError: not JSON, too long, or nested too deep.
 
     >>> parse_json("[" * 1000 + "]" * 1000)
     Traceback (most recent call last):
@@ -108,15 +108,15 @@ def parse_json(text: str | bytes, *, most: int | None = MOST_TEXT) -> Any:
 
 
 def read_npz(path: str | os.PathLike[str], *, most: int) -> dict[str, np.ndarray]:
-    """Return the arrays that NumPy's `savez` wrote.
+    """Return the arrays of a file of NumPy's `savez`.
 
     Args:
         path: of the file.
-        most: how many bytes all of them may have; more than are wanted are not read.
+        most: the largest number of bytes of all arrays; a larger file is not read.
 
     Raises:
         OSError: no such file.
-        ValueError: a damaged one; more bytes, or arrays that say that they have more than they do.
+        ValueError: a damaged file; more bytes; an array that claims more bytes than it has.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +143,7 @@ def read_npz(path: str | os.PathLike[str], *, most: int) -> dict[str, np.ndarray
 
 
 def shown(value: Any) -> str:
-    """Return what came, for a message, and no more of it than fits there.
+    """Return a value for a message, shortened.
 
     >>> shown("a" * 1000)[-5:]
     'aa...'
@@ -153,16 +153,16 @@ def shown(value: Any) -> str:
 
 
 def check_fields(record: Any, *, zero: tuple[str, ...] = ()) -> None:
-    """Raise unless each field of a dataclass, and of those in it, is what its annotation says.
+    """Raise unless the fields of a dataclass, also of nested ones, match their annotations.
 
-    Whole numbers are from 1 to `LARGEST`; others are finite.
+    Integers must be from 1 to `LARGEST`; floats must be finite.
 
     Args:
-        record: what was made of what a file says.
+        record: from the claims of a file.
         zero: the fields that may be 0.
 
     Raises:
-        ValueError: a field that is not; the message names it.
+        ValueError: a wrong field; the message names it.
 
     >>> from vizsynth.models.sequential import Dense
     >>> check_fields(Dense(-1))

@@ -1,4 +1,4 @@
-"""Paths that are no file's, and paths that are no text."""
+"""Paths to no regular file, and paths that are not UTF-8."""
 
 import hashlib
 import os
@@ -12,15 +12,14 @@ _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a fo
 
 
 def check_regular_file(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
-    """Raise an error if there is something at a path that is no file, before it is opened.
+    """Raise an error if a path leads to anything but a regular file.
 
-    A pipe would be waited for without end, and a device has none. What is not there at all is left to whoever
-    opens it.
+    Opening a pipe may block, and a device may have no end. A missing file is left to the caller's `open`.
 
     >>> check_regular_file("/dev/null")
     Traceback (most recent call last):
         ...
-    ValueError: /dev/null is a device, not a file; save what comes from it in a file, and give that
+    ValueError: /dev/null is a device, not a file; save its content in a file, and give that
     """
     try:
         mode = os.stat(path).st_mode
@@ -28,14 +27,14 @@ def check_regular_file(path: str | os.PathLike[str], error: type[Exception] = Va
         return
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-        remedy = "" if stat.S_ISDIR(mode) else "; save what comes from it in a file, and give that"
+        remedy = "" if stat.S_ISDIR(mode) else "; save its content in a file, and give that"
         raise error(f"{os.fspath(path)} is {kind}, not a file{remedy}")
 
 
 def utf8_path(path: Path) -> Path:
-    """Return a path to the same place that is UTF-8: libraries in C++ take no other.
+    """Return a path to the same place in UTF-8, the only encoding that libraries in C++ take.
 
-    A folder whose own path is not is reached by a link, which goes when the process ends.
+    A folder with another path is reached by a link, removed at the end of the process.
 
     >>> utf8_path(Path("/tmp/cat/state")).as_posix()
     '/tmp/cat/state'

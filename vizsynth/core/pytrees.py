@@ -9,17 +9,17 @@ T = TypeVar("T")
 
 
 def pytree(kind: type[T]) -> type[T]:
-    """Register a dataclass: its fields are leaves, those of `metadata={"static": True}` structure.
+    """Register a dataclass as a pytree; fields with `metadata={"static": True}` are structure, others leaves.
 
-    `jax.tree_util.register_dataclass` leaves the class out where structures are compared (JAX 0.10): by
-    chance, one in a hundred, a compiled function takes a class for another with fields of the same number,
-    and silently answers with its program.
+    `jax.tree_util.register_dataclass` ignores the class when structures are compared (JAX 0.10): in one case
+    of a hundred, a compiled function confuses two classes with equally many fields, and silently runs the
+    wrong program.
 
     Args:
-        kind: a dataclass, made anew from its fields by their names.
+        kind: a dataclass that can be built from its fields by name.
 
     Returns:
-        The class itself: it is a decorator, above `dataclass`.
+        The class itself: this is a decorator, above `dataclass`.
 
     Example:
         >>> import jax
@@ -31,7 +31,7 @@ def pytree(kind: type[T]) -> type[T]:
         >>> jax.tree.map(lambda factor: 2 * factor, Scaled(1.5))
         Scaled(factor=3.0)
     """
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # whatever is none raises
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # anything else raises
     static = tuple(field.name for field in fields if field.metadata.get("static"))
     leaves = tuple(field.name for field in fields if field.name not in static)
 

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: Ctrl-C, SIGTERM, SIGHUP. All are one exception."""
+"""Signals that ask a process to stop: Ctrl-C, SIGTERM, SIGHUP. All raise one exception."""
 
 import os
 import signal
@@ -22,10 +22,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code(asked: object = None) -> int:
-    """Return the exit code of a process that stopped: 128 and the signal's number, as shells have it.
+    """Return the exit code of a stopped process: 128 plus the signal's number, as in shells.
 
     Args:
-        asked: the signal, an exception, or anything else, which stands for Ctrl-C.
+        asked: the signal or an `Interrupted`; anything else means Ctrl-C.
 
     >>> exit_code(), exit_code(signal.SIGTERM), exit_code(Interrupted(signal.SIGTERM))
     (130, 143, 143)
@@ -36,9 +36,9 @@ def exit_code(asked: object = None) -> int:
 
 @contextmanager
 def handled(handler: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Have the signals that ask to stop call a function, but for those that are ignored (`nohup`, `&`).
+    """Call a function at the signals that ask to stop, except for ignored ones (`nohup`, `&`).
 
-    Outside the main thread nothing changes: signals go elsewhere.
+    Only the main thread gets signals; in other threads this does nothing.
     """
 
     def called(number: int, frame: FrameType | None) -> None:
@@ -72,24 +72,24 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def patient(tell: Callable[[], None]) -> Iterator[Callable[[], signal.Signals | None]]:
-    """Let a first signal wait until what is being computed and saved is whole; a second one stops at once.
+    """Hold back a first signal, so that the current step can be computed and saved; stop at a second one.
 
-    Gives a function that returns the signal, if there was one.
+    Yields a function that returns the first signal, or None.
 
     Args:
-        tell: says so.
+        tell: called at the first signal, to announce the wait.
     """
     asked: signal.Signals | None = None
 
-    def remember(number: signal.Signals) -> None:
+    def keep(number: signal.Signals) -> None:
         nonlocal asked
         if asked is not None:
             raise Interrupted(number)
         asked = number
-        with suppress(OSError, RuntimeError):  # nobody there to be told; or just being told something else
+        with suppress(OSError, RuntimeError):  # a closed output, or one in the middle of a write
             tell()
 
-    with handled(remember):
+    with handled(keep):
         yield lambda: asked
 
 
@@ -101,7 +101,7 @@ def _is_terminal(file: Any) -> bool:
 
 
 def _leave(hung_up: Iterable[Any]) -> None:
-    """Write to nowhere from now on: the terminal is gone, and all that is written to it would fail."""
+    """Redirect output to `/dev/null`: after the terminal is gone, every write would fail."""
     for file in hung_up:
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,20 +1,20 @@
-"""Texts that come from files: their names, the classes and layers that they name."""
+"""Texts from files: their names, and the names of classes and layers in them."""
 
 import re
 import unicodedata
 
-_JOINERS = "\u200c\u200d"  # invisible, but Persian is written with the one, and emoji with the other
+_JOINERS = "\u200c\u200d"  # invisible, but part of Persian and of emoji
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text without what would steer a terminal, break its line, or turn the order of its letters.
+    r"""Return a text that cannot control a terminal, break its line, or reverse its letters.
 
-    Controls, invisible marks, separators of lines, and the bytes of a file name that is not UTF-8 are spelled
-    out. Letters of every script stay, and so do spaces.
+    Control characters, invisible marks, line separators, and the bytes of a file name that is not UTF-8 are
+    escaped. Letters of every script and spaces stay.
 
     Args:
-        text: what may come from a file.
-        keep: characters that stay as they are, such as `"\n"`.
+        text: possibly from a file.
+        keep: characters that stay, such as `"\n"`.
 
     >>> print(printable("caf\udce9\x1b[31m\nvizsynth: error: naïve 猫"))
     caf\xe9\x1b[31m\nvizsynth: error: naïve 猫
@@ -25,7 +25,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def literal(text: str) -> str:
-    r"""Return a text of which Markdown makes nothing else, neither code nor a link.
+    r"""Return a text escaped for Markdown: neither code nor a link.
 
     >>> print(literal("`a` of [mine](https://example.org)"))
     \`a\` of \[mine\](https://example.org)
@@ -36,6 +36,6 @@ def literal(text: str) -> str:
 def _spelled(letter: str) -> str:
     if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
         return letter
-    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte of a file name that is not UTF-8
+    if "\udc80" <= letter <= "\udcff":  # Python's surrogate for a byte that is not UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()

@@ -1,9 +1,8 @@
-"""A folder that a run works in, and what in it is the run's own.
+"""The folder of a run, and the entries in it that belong to the run.
 
-`run.json` in the folder is the run's record: which run it is, and the names of the entries that it has made
-there. An entry is named before it is made, so that a run that is killed leaves nothing that nobody owns. What
-is not named in the record is neither replaced nor removed, nor is anything outside the folder, whatever a
-record says.
+The run's record in the folder, `run.json`, identifies the run and names its entries. An entry is named before
+it is made, so that a killed run leaves none without an owner. Entries that the record does not name are
+neither replaced nor removed, nor is anything outside the folder, whatever the record says.
 """
 
 import errno
@@ -27,7 +26,7 @@ class WorkFolder:
     """A run's folder: begun, added to, and removed by its record."""
 
     def __init__(self, path: str | os.PathLike[str], record: str = RECORD) -> None:
-        """Name the folder, and its record; nothing is read or written.
+        """Set the paths of the folder and its record; nothing is read or written.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as out:
@@ -44,7 +43,7 @@ class WorkFolder:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What the record says; None where there is none of ours."""
+        """The record; None without a valid one."""
         found = read_record(self._record)
         if found is None or found.get("kind") != KIND or not isinstance(found.get("own"), list):
             return None
@@ -57,19 +56,19 @@ class WorkFolder:
         return list((self.record or {"own": []})["own"])
 
     def told(self) -> dict[str, Any]:
-        """Return what the run has noted beside."""
+        """Return the run's notes in the record."""
         found = (self.record or {}).get("told")
         return found if isinstance(found, dict) else {}
 
     def begin(self, origin: Mapping[str, Any] | None, told: Mapping[str, Any] | None = None) -> None:
-        """Make the folder, or go on in it where it is of the same run.
+        """Make the folder and its record, or check that they belong to this run.
 
         Args:
-            origin: what makes the run what it is, as JSON.
-            told: what else is noted, where it begins.
+            origin: the settings that identify the run, as JSON.
+            told: the first notes in a new record.
 
         Raises:
-            ValueError: the folder is of another run.
+            ValueError: the folder belongs to another run.
             OSError: it cannot be made.
         """
         if self.record is not None:
@@ -77,7 +76,7 @@ class WorkFolder:
             return
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        # Whether the folder was made for the run: if not, it stays when the run goes.
+        # `made`: only a folder made for the run is removed with it.
         record = {"kind": KIND, "origin": digest(origin), "settings": origin, "made": made, "own": []}
         try:
             write_atomic(self._record, _as_json(record | {"told": told or {}}), new=True)
@@ -86,16 +85,16 @@ class WorkFolder:
                 with suppress(OSError):
                     self.path.rmdir()
             if isinstance(error, FileExistsError):
-                self.check_origin(origin)  # another one has begun meanwhile, or it is not ours
+                self.check_origin(origin)  # another process has begun, or the file is no record of ours
                 return
             raise
 
     def check(self, origin: Mapping[str, Any] | None, names: Iterable[str] = ()) -> None:
-        """Check, before anything is computed, that a run can begin here, or go on, and make some entries.
+        """Check, before any computation, that the run can begin or resume here and make some entries.
 
         Raises:
-            ValueError: the folder is of another run.
-            FileExistsError: there is an entry of such a name that the run has not made.
+            ValueError: the folder belongs to another run.
+            FileExistsError: an entry of such a name exists and is not the run's.
         """
         if os.path.lexists(self._record):
             self.check_origin(origin)
@@ -105,10 +104,10 @@ class WorkFolder:
                 self._check_free(name)
 
     def check_origin(self, origin: Mapping[str, Any] | None) -> None:
-        """Raise unless the folder is of this run.
+        """Raise unless the folder belongs to this run.
 
         Raises:
-            ValueError: it is of another one; the message says what differs.
+            ValueError: it belongs to another run; the message lists the differences.
         """
         record = self.record
         if record is None:
@@ -125,10 +124,10 @@ class WorkFolder:
         self._write(told=self.told() | dict(told))
 
     def claim(self, name: str) -> Path:
-        """Name an entry as the run's own, before it is made; return its path.
+        """Name an entry in the record, before it is made; return its path.
 
         Raises:
-            FileExistsError: there is something of that name that the run has not made.
+            FileExistsError: the entry exists and is not the run's.
         """
         names = self.names()
         if name not in names:
@@ -137,13 +136,13 @@ class WorkFolder:
         return self.path / name
 
     def claim_new(self, name: str) -> Path:
-        """Name an entry that is not there yet, by this name or one that begins with it; return its path."""
+        """Name a new entry, by this name or a longer one that begins with it; return its path."""
         while os.path.lexists(self.path / name):
             name = f"{name.partition('+')[0]}+{secrets.token_hex(4)}"
         return self.claim(name)
 
     def remove(self, name: str) -> None:
-        """Remove an entry of the run's own; what is not stays, and so does what a link leads to."""
+        """Remove an entry of the run; other entries and the targets of links stay."""
         names = self.names()
         if name not in names:
             return
@@ -151,7 +150,7 @@ class WorkFolder:
         self._write(own=[other for other in names if other != name])
 
     def clear(self) -> None:
-        """Remove what the run has made, and the folder, if the run made it and nothing else is in it."""
+        """Remove the run's entries, and the folder if the run made it and it is empty."""
         record = self.record
         if record is None:
             return
@@ -165,7 +164,9 @@ class WorkFolder:
     def _check_free(self, name: str) -> None:
         path = self.path / name
         if not is_plain(name) or os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, "this run has not made what is there", str(path))
+            raise FileExistsError(
+                errno.EEXIST, "an entry of this name exists and is not this run's", str(path)
+            )
 
     def _write(self, **changes: Any) -> None:
         record = self.record
@@ -175,7 +176,7 @@ class WorkFolder:
 
 
 def digest(origin: Mapping[str, Any] | None) -> str:
-    """Return what tells a run's origin from all others."""
+    """Return the hash of a run's origin."""
     return hashlib.sha256(json.dumps(origin or {}, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -184,7 +185,7 @@ def _as_json(record: Mapping[str, Any]) -> str:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink():  # the run makes none: somebody has put it there
+    if path.is_symlink():  # not the run's: it makes none
         return
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

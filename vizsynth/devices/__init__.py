@@ -1,1 +1,1 @@
-"""Images over devices, and how many fit one."""
+"""Images over several devices, and the number that fits one."""

@@ -1,4 +1,4 @@
-"""How many images fit a device at once, from the compiled program's own account of its memory."""
+"""The number of images that fit a device at once, by the compiled program's own account of its memory."""
 
 import math
 import os
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 
 from vizsynth.core.chunks import check_count
 
-_SHARE = 0.9  # of what is free: the allocator, and results that are still held, need some
+_SHARE = 0.9  # of the free memory: the allocator and earlier results need the rest
 
 
 def program_bytes(function: Callable[..., Any], *args: Any) -> int:
-    """Return the memory that a jitted function needs: its arguments, its results, and what lies between.
+    """Return the memory of a function's program: arguments, results and intermediate values.
 
     Args:
-        function: what is compiled.
+        function: it is jitted.
         args: arrays, or their `jax.ShapeDtypeStruct`.
 
     >>> program_bytes(lambda x: x + 1, jax.ShapeDtypeStruct((256,), jnp.float32))
@@ -32,7 +32,7 @@ def program_bytes(function: Callable[..., Any], *args: Any) -> int:
 
 
 def free_bytes(device: Any = None) -> int:
-    """Return the memory of a device that is free: what its allocator may still take; of a CPU, the system's.
+    """Return the free memory of a device by its allocator's limit; of a CPU, that of the system.
 
     >>> free_bytes() > 0
     True
@@ -43,7 +43,7 @@ def free_bytes(device: Any = None) -> int:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():  # what the system would give up is free as well
+    if meminfo.exists():  # caches count as free
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         free = [1024 * int(lines["MemAvailable"].split()[0])]
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
@@ -61,25 +61,25 @@ def largest_batch(
     most: int = 256,
     dtype: Any = jnp.float32,
 ) -> int:
-    """Return how many images of a size `function(net, images)` takes at once within the memory of the device.
+    """Return the largest batch for which the memory of `function(net, images)` fits the device.
 
-    The program for one image and that for two say what an image costs, bytes(n) = a + b n; the program for
-    the number that follows is compiled as well and held to the limit by its own account. More images at once
-    are not always faster: on a CPU a few are, a GPU wants them.
+    The programs for one image and for two give the memory per image, bytes(n) = a + b n. The program for the
+    resulting n is compiled too, and n reduced until it fits. A larger batch is not always faster: a CPU wants
+    a few images at once, a GPU many.
 
     Args:
         function: of a network and images `[n, h, w, 3]`, such as `lambda net, x: vizsynth.lrp(net, x, 281)`.
-        net: a network, or the shapes of one.
+        net: or its shapes.
         size: height and width of the images.
-        limit: in bytes; None takes nine tenths of what the device has free now.
-        most: no more than these are tried.
+        limit: in bytes; by default nine tenths of the device's free memory.
+        most: the largest number to try.
         dtype: of the images.
 
     Returns:
         From 1 to `most`.
 
     Raises:
-        ValueError: not even one image fits: the message says what it needs and what there is.
+        ValueError: not even one image fits; the message has both numbers of bytes.
 
     Example:
         >>> import jax, vizsynth

@@ -1,15 +1,15 @@
-"""One image over several devices, each of which holds some of its rows.
+"""One image over several devices, each with some of its rows.
 
-Activations lie where the rows of the image do. A convolution needs a few rows (its halo) of the devices above
-and below, which they send to each other directly; every device then convolves its own. All else is
-JAX's automatic partitioning: arithmetic by element needs nothing of the neighbours, and a sum over positions,
-such as a Gram matrix, is one all-reduce of what each device has summed.
+Activations are sharded by rows, like the image. A convolution needs a few rows (its halo) of the devices
+above and below, which send them directly; every device then convolves its own rows. JAX partitions all other
+operations: elementwise arithmetic needs no communication, and a sum over positions, such as a Gram matrix, is
+one all-reduce.
 
-Device d holds the rows d R .. (d + 1) R − 1 of an image. A window of k rows, stride s, padding p gives
-output i from the inputs i s − p .. i s − p + k − 1. Where there are 1/s times as many outputs as inputs, and
-both divide over the devices, output and input lie on the same device but for p rows of the device above and
-k − s − p of the one below. Where that is not so (a stride without padding, as SqueezeNet begins with; an odd
-number of rows before a pool), the layer is left to the compiler's own partition, which moves more rows.
+Device d holds the rows d R .. (d + 1) R − 1 of an image. A window of k rows, stride s, padding p gives output
+i from the inputs i s − p .. i s − p + k − 1. If there are 1/s times as many outputs as inputs, and both
+divide over the devices, a device needs p rows of the device above and k − s − p of the one below. Otherwise
+(a stride without padding, as at SqueezeNet's first layer; an odd number of rows before a pool) the compiler
+partitions the layer, and moves more rows.
 """
 
 from collections.abc import Callable
@@ -39,19 +39,19 @@ from vizsynth.types import Images, Network, Tap
 @pytree
 @dataclass(frozen=True)
 class OverRows:
-    """A network whose images are sharded by rows over a mesh: what `over_rows` makes."""
+    """A network whose images are sharded by rows over a mesh, made by `over_rows`."""
 
     net: Any
     mesh: Mesh = field(metadata={"static": True})
 
     @property
     def sharding(self) -> NamedSharding:
-        """How one image `[h, w, 3]` lies on the devices: `jax.device_put(image, net.sharding)`."""
+        """The sharding of one image `[h, w, 3]`: `jax.device_put(image, net.sharding)`."""
         return NamedSharding(self.mesh, PartitionSpec(_axis(self.mesh)))
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """How images `[n, h, w, 3]` lie on the devices."""
+        """The sharding of images `[n, h, w, 3]`."""
         return NamedSharding(self.mesh, PartitionSpec(None, _axis(self.mesh)))
 
     @property
@@ -71,7 +71,7 @@ class OverRows:
 
     @property
     def standardize(self) -> Any:
-        """What the network does to its pixels."""
+        """The network's standardization of pixels."""
         return self.net.standardize
 
     @property
@@ -85,14 +85,14 @@ class OverRows:
         return getattr(self.net, "roles", None)
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Any:
-        """Return what the network does; windows are taken with the neighbours' rows."""
+        """Return the network's output, with halos exchanged between neighbours."""
         table = _table(ops, self.mesh)
-        if table == ops:  # another arithmetic altogether, of sizes for instance
+        if table == ops:  # another kind of table, of receptive fields for instance
             return self.net(images, tap=tap, ops=ops)
         return self.net(self._spread(images), tap=tap, ops=table)
 
     def _spread(self, images: Images) -> Images:
-        """Lay images out by rows; where they do not divide, the last devices have fewer."""
+        """Shard images by rows; if these do not divide, the last devices have fewer."""
         h = images.shape[1]
         missing = -h % self.mesh.size
         if missing:
@@ -103,33 +103,31 @@ class OverRows:
 def over_rows(net: Network, mesh: Mesh) -> OverRows:
     """Return the network for images that are sharded by rows over the devices of a mesh.
 
-    It is used as any network is: `features`, `transfer_style`, `synthesize_texture`, `invert`, `deepdream`
-    and maps give what they give on one device (sums over positions are added in another order), with a D-th
-    of the memory and of the work on each of D devices. Place the images with
-    `jax.device_put(image, net.sharding)`; what comes out lies there as well.
+    Use it as any network: `features`, `transfer_style`, `synthesize_texture`, `invert`, `deepdream` and maps
+    give the results of one device (but sums over positions add in another order), with a D-th of the memory
+    and of the work on each of D devices. Place the images with `jax.device_put(image, net.sharding)`;
+    results are sharded alike.
 
-    In the steps of a synthesis no activations are gathered where every layer's windows keep the rows
-    aligned: in VGG's trunk and in ResNet, where the image's rows divide by the number of devices times the
-    stride of the layer (8 devices and relu4_1 of VGG: multiples of 64). Elsewhere (SqueezeNet and AlexNet,
-    whose first convolutions are not padded for it; other sizes) the compiler finds out what to send: more
-    rows, and some of a small layer may be gathered.
+    The steps of a synthesis gather no activations if every layer's windows keep the rows aligned: in VGG's
+    trunk and in ResNet, if the image's rows divide by the number of devices times the stride of the layer (8
+    devices and relu4_1 of VGG: multiples of 64). Otherwise (SqueezeNet and AlexNet, whose first convolutions
+    have other padding; other sizes) the compiler decides: it sends more rows, and may gather a small layer.
 
-    What works on pixels alone may gather those, but no activations: a `Fourier` parametrization (give
-    `Pixels()`), transforms that turn or scale, the resizing of a dream's octaves and of masks, images whose
-    rows do not divide. A dream by a guide gathers its layer. A classifier's matrices are applied on every
-    device.
+    Some functions gather pixels, but no activations: a `Fourier` parametrization (give `Pixels()`),
+    transforms that rotate or scale, the resizing of a dream's octaves and of masks, images whose rows do not
+    divide. A dream by a guide gathers its layer. Every device applies a classifier's matrices in whole.
 
     Args:
-        net: a network. Its weights are copied to every device.
+        net: its weights are copied to every device.
         mesh: of one axis: `jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))`. The
-            devices may be of several processes (`jax.distributed.initialize`).
+            devices may belong to several processes (`jax.distributed.initialize`).
 
     Returns:
-        The network. `net.sharding` is how one image lies, `net.batch_sharding` a batch of images.
+        The network, with `net.sharding` for one image and `net.batch_sharding` for a batch.
 
     Raises:
-        ValueError: a mesh of several axes, or of an explicit one. `jax.device_put` refuses to place an image
-            whose rows do not divide over the devices.
+        ValueError: a mesh of several axes, or with an explicit one. `jax.device_put` refuses an image whose
+            rows do not divide over the devices.
 
     Example:
         >>> import jax, vizsynth
@@ -147,7 +145,7 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
         raise ValueError(f"the mesh must have one axis, that of the rows, not {mesh.axis_names}")
     if mesh.axis_types[0] != AxisType.Auto:
         raise ValueError(
-            "the mesh's axis must be partitioned automatically: "
+            "the mesh's axis must be partitioned automatically: give "
             "jax.make_mesh((n,), ('rows',), axis_types=(jax.sharding.AxisType.Auto,))"
         )
     net = as_network(net)
@@ -169,7 +167,7 @@ def _axis(mesh: Mesh) -> str:
 
 
 def _table(ops: Ops, mesh: Mesh) -> Ops:
-    """Return the table with those of its windows exchanged that are the library's own."""
+    """Return the table with halo exchanges around those of its windows that are the library's own."""
     changed = {}
     for name in ("conv", "max_pool", "mean_pool"):
         function = getattr(ops, name)
@@ -182,7 +180,7 @@ def _table(ops: Ops, mesh: Mesh) -> Ops:
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution of rows that lie on several devices."""
+    """A convolution of rows over several devices."""
 
     function: Callable[..., Array]
     mesh: Mesh
@@ -208,7 +206,7 @@ class _Conv:
 
         def local(x: Array, weights: Any) -> Array:
             axis = _axis(self.mesh)
-            # Each device's own share of the weights' gradient is summed over the devices.
+            # The gradient of the weights is then summed over the devices.
             kernel, bias = jax.tree.map(lambda w: lax.pcast(w, axis, to="varying"), weights)
             x = _with_neighbours(x, halo, axis, self.mesh.size)
             return self.function(x, kernel, bias, strides=strides, padding=((0, 0), padding[1]), name=name)
@@ -238,16 +236,16 @@ def _pool(
 
 
 def _by_rows(local: Callable[..., Array], mesh: Mesh, x: Array, *everywhere: Any) -> Array:
-    """Apply a function to the rows `[n, h, w, c]` that each device has."""
+    """Apply a function to each device's rows `[n, h, w, c]`."""
     rows, same = PartitionSpec(None, _axis(mesh)), PartitionSpec()
     specs = (rows, *(same for _ in everywhere))
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows)(x, *everywhere)
 
 
 def _halo(h: int, window: int, stride: int, padding: Pair, devices: int) -> Pair | None:
-    """Return how many rows a device needs of those above and below; None where rows do not stay in place.
+    """Return the numbers of rows that a device needs from above and below; None if rows are not aligned.
 
-    Below 0 it has rows that its windows do not see.
+    A negative number counts own rows outside of all windows.
     """
     outputs = (h + sum(padding) - window) // stride + 1
     if outputs < 1 or outputs * stride != h or outputs % devices or padding[0] < 0:
@@ -256,15 +254,15 @@ def _halo(h: int, window: int, stride: int, padding: Pair, devices: int) -> Pair
 
 
 def _with_neighbours(x: Array, halo: Pair, axis: str, devices: int, fill: float = 0.0) -> Array:
-    """Return a device's rows between those of its neighbours; past the image's border is `fill`.
+    """Return a device's rows between those of its neighbours, with `fill` past the image's border.
 
-    A halo of more rows than a device has is fetched from as many devices as it takes.
+    A halo of more rows than a device has comes from several devices.
     """
     rows = x.shape[1]
     top, bottom = halo
     above, below = [], []
     for hop in range(1, -(-max(top, bottom, 0) // rows) + 1):
-        # Devices that none sends to get zeros.
+        # A device without a sender gets zeros.
         down = [(i, i + hop) for i in range(devices - hop)]
         up = [(i + hop, i) for i in range(devices - hop)]
         if (count := min(rows, top - (hop - 1) * rows)) > 0:
@@ -287,10 +285,10 @@ def _sent(x: Array, axis: str, pairs: list[tuple[int, int]]) -> Array:
 
 
 def roll(images: whole.Pixels, shift: tuple[Any, Any], *, mesh: Mesh) -> whole.Pixels:
-    """Shift down and right by whole pixels, as `vizsynth.images.roll` does, rows being sharded over a mesh.
+    """Shift down and right by whole pixels, as `vizsynth.images.roll`, with rows sharded over a mesh.
 
-    A shift of q R + r rows, R being those of a device, is made of one exchange for each bit of q, and of one
-    between neighbours for r. Pictures whose rows do not divide over the devices are gathered.
+    A shift of q R + r rows, at R rows per device, takes one exchange per bit of q, and one between neighbours
+    for r. Pictures whose rows do not divide over the devices are gathered.
 
     >>> mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
     >>> roll(jnp.arange(3.0).reshape(3, 1, 1), (1, 0), mesh=mesh)[:, 0, 0].tolist()
@@ -320,7 +318,7 @@ def roll(images: whole.Pixels, shift: tuple[Any, Any], *, mesh: Mesh) -> whole.P
 
 
 def roll_of(net: Any) -> Callable[[whole.Pixels, tuple[Any, Any]], whole.Pixels]:
-    """Return how images that are for a network are rolled: where it is over rows, without gathering them.
+    """Return the `roll` for a network's images: over rows, it gathers nothing.
 
     >>> roll_of(lambda images: images) is whole.roll
     True

@@ -1,4 +1,4 @@
 """Attribution maps: one paper a file.
 
-Every map is signed (but for the ReLU that its paper has) and unscaled, at its own resolution.
+Maps are signed (unless the paper has a ReLU) and unscaled, at their own resolution.
 """

@@ -31,25 +31,16 @@ def ablation_cam(
 ) -> Heatmaps:
     """Return L = relu(Σ_k w_k A^k), w_k = (y − y_k) / y (eq. 3, 4).
 
-    y_k is the score with the channel A^k held at 0; the weight is by how much the score falls without it.
-    Only what comes after the layer is run again, and of the first operation that mixes the channels only
-    the weights of this one (`vizsynth.replay.ablation`); where all of it is affine, as global average pooling
-    and a matrix are, one gradient gives all of the y_k.
+    y is the target, y_k the same score with the channel A^k set to 0. Only the layers after `layer` run
+    again, and the first operation that mixes channels uses the weights of channel k alone
+    (`vizsynth.replay.ablation`). If these layers are affine (global average pooling and a matrix), one
+    gradient gives all y_k.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): y.
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
-        batch_size: how many channels are left out at once for each image.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. A negative y turns the sign
-        of every weight, as the paper has it.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        of every weight, as in the paper.
 
     Example:
         >>> import jax, vizsynth

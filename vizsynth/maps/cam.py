@@ -13,17 +13,14 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 
 @entry(static=("layer",))
 def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
-    """Return M_c = Σ_k w_k^c A^k, the maps that global average pooling sums, by the class's weights (eq. 2).
+    """Return M_c = Σ_k w_k^c A^k, the last maps weighted by the weights of the class (eq. 2).
 
-    For S_c = Σ_k w_k^c (1/Z) Σ_ij A^k_ij + b_c the weights are the gradient, w_k^c = Σ_ij ∂S_c/∂A^k_ij,
-    wherever the network keeps them.
+    If S_c (the target) is Σ_k w_k^c (1/Z) Σ_ij A^k_ij + b_c, the weights are its gradient,
+    w_k^c = Σ_ij ∂S_c/∂A^k_ij.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S_c.
-        layer: the layer that global average pooling follows: ResNet's last block, `layer4.1` (18 and 34
-            layers) or `layer4.2`; SqueezeNet `relu10`.
+        layer: the layer before global average pooling: ResNet's last block, `layer4.1` (18 and 34 layers)
+            or `layer4.2`; SqueezeNet `relu10`.
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled, without the bias; their mean is
@@ -31,8 +28,7 @@ def cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps
         the score by their mean alone: `grad_cam` is for such layers. A map that overflows is infinite.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -14,22 +14,16 @@ from vizsynth.types import Images, Network, Target
 
 @entry()
 def deconvnet(net: Network, images: Images, target: Target) -> Float[Array, "n h w 3"]:
-    """Return the score projected down to pixels by the deconvolutional network.
+    """Project the score down to the pixels through the deconvolutional network.
 
-    R_in = relu(R_out) at each ReLU, whatever its input was; convolutions are transposed, max-pooling is
-    undone by its switches.
+    R_in = relu(R_out) at each ReLU, whatever its input; convolutions are transposed, max-pooling is undone
+    by its switches.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score, for instance a unit inside the network:
-            `vizsynth.scores.Neuron("relu4_3", 17)`.
+        target: also a unit inside the network, as in the paper: `vizsynth.scores.Neuron("relu4_3", 17)`.
 
     Returns:
         The signed map `[n, h, w, 3]`.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take.
 
     Example:
         >>> import jax, vizsynth

@@ -16,23 +16,18 @@ def eigen_cam(
 ) -> Heatmaps:
     """Return L = A v₁, the activations projected on their first principal direction: A = U Σ Vᵀ (eq. 3, 4).
 
-    A is the layer as a matrix of positions by channels. A singular vector has no sign of its own: here v₁
-    points to where the mean activation lies, v₁ · Ā ≥ 0, so that the map does not flip with the solver.
+    A is the layer as a matrix of positions by channels. A singular vector has no sign of its own: v₁ points
+    towards the mean activation, v₁ · Ā ≥ 0, so that the map does not depend on the solver.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`); it has no influence, the map is
-            of no class.
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
-        center: subtract each channel's mean over positions from A first, as pytorch-grad-cam does.
+        target: without influence: the map belongs to no class.
+        center: first subtract each channel's mean over positions from A, as pytorch-grad-cam does.
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth

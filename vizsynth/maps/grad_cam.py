@@ -31,7 +31,7 @@ def layer_maps(net: Network, images: Images, layer: str) -> Maps:
 def layer_gradient(net: Network, images: Images, target: Score, layer: str) -> tuple[Maps, Maps]:
     """Return the activations A^k of a layer and ∂y^c/∂A^k.
 
-    The layer is computed once; only what comes after it is run forward and backward.
+    The layer is computed once; only the layers after it run forward and backward.
 
     Raises:
         ValueError: a layer without spatial extent, or one that the network does not have.
@@ -48,17 +48,16 @@ def layer_gradient(net: Network, images: Images, target: Score, layer: str) -> t
 def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = relu(Σ_k α_k A^k), α_k = (1/Z) Σ_ij ∂y^c/∂A^k_ij (section 3, eq. 1 and 2).
 
+    A are the maps of the layer, y^c is the target.
+
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): y^c.
-        layer: the layer whose maps A are weighted, best the last one with spatial extent: VGG
-            `conv5_3` (the paper's) or `relu5_3`, ResNet `layer4.2` (50 layers), SqueezeNet `fire9`.
+        layer: usually the last with spatial extent: VGG `conv5_3` (the paper's) or `relu5_3`, ResNet
+            `layer4.2` (50 layers), SqueezeNet `fire9`.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled
         (`vizsynth.images.upsample` and `normalize` bring them to the image). Captum's
-        `LayerGradCam` leaves out the ReLU by default; pytorch-grad-cam scales each map to [0, 1].
+        `LayerGradCam` omits the ReLU by default; pytorch-grad-cam scales each map to [0, 1].
 
         A map of zeros: nothing at this layer speaks for the target, and the ReLU took away what speaks
         against it. Try the target that the network predicts, a later layer, or the signed map of
@@ -66,8 +65,7 @@ def grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Hea
         on the way; give network and images in a wider one (`vizsynth.models.with_precision`).
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -17,26 +17,21 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 def grad_cam_pp(
     net: Network, images: Images, target: Target, *, layer: str, eps: float | Array = 0.0
 ) -> Heatmaps:
-    """Return L = relu(Σ_k w_k A^k), w_k = Σ_ij α_kij relu(g_kij), weighting positions by pixel.
+    """Return L = relu(Σ_k w_k A^k), w_k = Σ_ij α_kij relu(g_kij).
 
-    With g = ∂S/∂A^k_ij, α_kij = g² / (2 g² + g³ Σ_ab A^k_ab) (section 3.2, eq. 19), and 0 where g is 0.
+    With g = ∂S/∂A^k_ij, α_kij = g² / (2 g² + g³ Σ_ab A^k_ab) (section 3.2, eq. 19), 0 where g is 0.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
         eps: a numerical floor of the denominator.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. (Departure: the paper
-        differentiates Y = exp(S), which multiplies every weight of an image by exp(S): it overflows and
-        changes nothing but the scale, so it is left out.) pytorch-grad-cam adds `eps=1e-6` to the
+        differentiates Y = exp(S), which multiplies every weight of an image by exp(S). This factor
+        overflows and changes the scale alone, so it is omitted.) pytorch-grad-cam adds `eps=1e-6` to the
         denominator, which dominates small gradients.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth
@@ -47,7 +42,7 @@ def grad_cam_pp(
     """
     A, g = layer_gradient(net, images, target, layer)
     total = A.sum(axis=(1, 2), keepdims=True)
-    # α g of eq. 19, divided through by g³: exact, and it neither overflows nor underflows.
+    # α g of eq. 19, divided by g³: exact, without overflow or underflow.
     slope = jnp.where(g > 0, g, 1)
     bottom = 2 / slope + total + jnp.asarray(eps, g.dtype) / slope / slope / slope
     positive = (g > 0) & (bottom != 0)

@@ -14,20 +14,12 @@ from vizsynth.types import Images, Network, Target
 
 @entry()
 def gradient(net: Network, images: Images, target: Target) -> Float[Array, "n h w 3"]:
-    """Return w = ∂S_c/∂I, how the score changes with each value of each pixel (section 3, eq. 4).
-
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
+    """Return w = ∂S_c/∂I, the derivative of the score by each value of each pixel (section 3, eq. 4).
 
     Returns:
-        The signed gradient, in units of score per unit of intensity. The standardization of pixels
-        is part of the network: a peer that is given standardized images x' = (x − mean) / std shows
-        ours times std.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take.
+        The signed gradient, in units of score per unit of intensity. The network standardizes
+        its pixels itself: a peer that takes standardized images x' = (x − mean) / std returns ours times
+        std.
 
     Example:
         >>> import jax, vizsynth
@@ -36,5 +28,5 @@ def gradient(net: Network, images: Images, target: Target) -> Float[Array, "n h 
         >>> vizsynth.gradient(net, images, 281).shape
         (2, 64, 64, 3)
     """
-    # Images do not mix in a network that infers, so the gradient of the sum holds each image's own.
+    # Images do not mix at inference, so the gradient of the sum holds that of each image.
     return jax.grad(lambda images: evaluate(net, images, target).sum())(images)

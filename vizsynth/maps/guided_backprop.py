@@ -15,23 +15,17 @@ from vizsynth.types import Images, Network, Target
 
 @entry()
 def guided_backprop(net: Network, images: Images, target: Target) -> Float[Array, "n h w 3"]:
-    """Return the gradient that passes a ReLU only where its input and the gradient are positive.
+    """Return the gradient, passed through a ReLU only where its input and the gradient are positive.
 
-    R_in = R_out · 1[x > 0] · 1[R_out > 0] at each ReLU (figure 1); all else is the chain rule.
+    R_in = R_out · 1[x > 0] · 1[R_out > 0] at each ReLU (figure 1); the chain rule elsewhere.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score, for instance a unit inside the network:
-            `vizsynth.scores.Neuron("relu4_3", 17)`.
+        target: also a unit inside the network, as in the paper: `vizsynth.scores.Neuron("relu4_3", 17)`.
 
     Returns:
-        The signed map `[n, h, w, 3]`. It shows what the image holds more than what decided the class: it
-        hardly changes when the upper layers are randomized (Adebayo et al., Sanity Checks for
+        The signed map `[n, h, w, 3]`. It shows the content of the image rather than the evidence for the
+        class: it hardly changes when the upper layers are randomized (Adebayo et al., Sanity Checks for
         Saliency Maps, 2018).
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take.
 
     Example:
         >>> import jax, vizsynth

@@ -15,21 +15,11 @@ from vizsynth.types import Images, Network, Target
 
 @entry(static=("layer",))
 def guided_grad_cam(net: Network, images: Images, target: Target, *, layer: str) -> Float[Array, "n h w 3"]:
-    """Return guided backpropagation times Grad-CAM, which is upsampled linearly to the image.
-
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
+    """Return guided backpropagation times Grad-CAM, upsampled linearly to the image.
 
     Returns:
-        The signed map `[n, h, w, 3]`, unscaled. Captum's `GuidedGradCam` upsamples to the nearest
-        neighbour unless it is given `interpolate_mode="bilinear"`.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        The signed map `[n, h, w, 3]`, unscaled. Captum's `GuidedGradCam` takes the nearest neighbour
+        by default: give it `interpolate_mode="bilinear"`.
 
     Example:
         >>> import jax, vizsynth

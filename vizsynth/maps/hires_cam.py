@@ -13,22 +13,12 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 def hires_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = Σ_k g_k ⊙ A^k: the gradient times the activations, summed over channels (eq. 3).
 
-    Where the rest of the network is linear, L sums to the score less its bias: it shows exactly the
-    locations that raised and lowered it.
-
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
+    If the rest of the network is linear, L sums to the score less its bias: it shows exactly the
+    locations that raise and lower the score.
 
     Returns:
         The signed maps at the layer's resolution `[n, h', w']`, unscaled. pytorch-grad-cam rectifies
         them.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -13,19 +13,11 @@ from vizsynth.types import Images, Network, Target
 
 @entry()
 def input_x_gradient(net: Network, images: Images, target: Target) -> Float[Array, "n h w 3"]:
-    """Return x ⊙ ∂S_c/∂x.
-
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S_c.
+    """Return x ⊙ ∂S_c/∂x, the images times the gradient of the target.
 
     Returns:
-        The signed product `[n, h, w, 3]`. x is the image in [0, 1], so black pixels count for nothing; a
-        peer that is given standardized images multiplies by those.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take.
+        The signed product `[n, h, w, 3]`. x is in [0, 1], so black pixels count for nothing; a peer that
+        takes standardized images multiplies by those.
 
     Example:
         >>> import jax, vizsynth

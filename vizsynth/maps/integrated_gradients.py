@@ -17,13 +17,13 @@ from vizsynth.types import Images, Network, Score, Target
 
 
 class Integrated(NamedTuple):
-    """Attributions, and how far they are from complete."""
+    """Attributions and their error of completeness."""
 
     attributions: Float[Array, "n h w 3"]
     delta: Float[Array, " n"]
     """Σ attributions − (F(x) − F(x′)): zero for the exact integral."""
     steps: Int[Array, " n"]
-    """The number of gradients that each image took in its last round."""
+    """The number of gradients per image in its last round."""
 
 
 def gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def _check(images: Array, baseline: Any, batch_size: int, steps: int | None = No
     shape = np.shape(baseline)
     if shape not in ((), images.shape, images.shape[1:]):
         raise ValueError(
-            f"baseline must be a number, one image {images.shape[1:]} or one for each image "
+            f"baseline must be a number, one image {images.shape[1:]} or one per image "
             f"{images.shape}, not {shape}"
         )
 
@@ -65,26 +65,22 @@ def integrated_gradients(
 ) -> Float[Array, "n h w 3"]:
     """Return (x − x′) ⊙ ∫₀¹ ∂F(x′ + α (x − x′))/∂x dα (section 3, eq. 1).
 
-    The integral is taken by Gauss-Legendre quadrature, Σ_k w_k ∂F(x′ + α_k (x − x′))/∂x.
+    x are the images, x′ the baseline, F is the target. The integral is a Gauss-Legendre quadrature,
+    Σ_k w_k ∂F(x′ + α_k (x − x′))/∂x.
     (Departure: the paper's eq. 3 is a Riemann sum, which needs many more steps for the same error.)
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): F.
-        baseline: x′, where the path begins: a number, one image `[h, w, 3]`, or one for each image
+        baseline: x′, the start of the path: a number, one image `[h, w, 3]`, or one per image
             `[n, h, w, 3]`. Black by default.
-        steps: how many gradients are taken along the path.
-        batch_size: how many of them are taken at once; memory grows with it, not with `steps`.
+        steps: the number of gradients along the path.
 
     Returns:
         The signed attributions `[n, h, w, 3]`; they sum to F(x) − F(x′) up to the quadrature's error,
-        which `completeness` tells and `adaptive_integrated_gradients` bounds. Captum's
-        `IntegratedGradients(n_steps=50)` gives this number (its default method is the same).
+        which `completeness` returns and `adaptive_integrated_gradients` bounds. Captum's
+        `IntegratedGradients(n_steps=50)` gives the same number by default.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a baseline of another
-            shape; steps or a batch size below 1.
+        ValueError: a baseline of another shape.
 
     Example:
         >>> import jax, vizsynth
@@ -112,21 +108,17 @@ def completeness(
     *,
     baseline: Any = 0.0,
 ) -> Float[Array, " n"]:
-    """Return δ = Σ_i attributions_i − (F(x) − F(x′)), by how much completeness fails (section 3).
+    """Return δ = Σ_i attributions_i − (F(x) − F(x′)), the error of completeness (section 3).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): F.
-        attributions: a map of the images that should sum to the difference of the scores.
+        attributions: a map that should sum to the difference of the scores F of x and x′.
         baseline: x′, as for `integrated_gradients`.
 
     Returns:
-        δ for each image, in units of score.
+        δ per image, in units of score.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a baseline of another
-            shape.
+        ValueError: a baseline of another shape.
 
     Example:
         >>> import jax, vizsynth
@@ -161,24 +153,19 @@ def adaptive_integrated_gradients(
 ) -> Integrated:
     """Return integrated gradients, doubling the steps until each image is complete to a tolerance.
 
-    An image is done when |δ| ≤ tolerance · |F(x) − F(x′)|, δ as in `completeness`; its map is then kept while
-    the others go on. The steps are 8, 16, 32, ... up to `max_steps`.
+    An image is done when |δ| ≤ tolerance · |F(x) − F(x′)|, δ as in `completeness`; its map is kept while the
+    others continue. The steps are 8, 16, 32, ... up to `max_steps`.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): F.
         baseline: x′, as for `integrated_gradients`.
-        tolerance: the relative error of completeness that is wanted.
-        max_steps: where doubling ends; δ tells which images have not reached the tolerance.
-        batch_size: how many gradients are taken at once.
+        tolerance: the largest relative error of completeness.
+        max_steps: the end of doubling; δ shows which images have not reached the tolerance.
 
     Returns:
         `Integrated(attributions, delta, steps)`.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a baseline of another
-            shape; a tolerance that is not positive.
+        ValueError: a baseline of another shape; a tolerance that is not positive.
 
     Example:
         >>> import jax, vizsynth
@@ -194,7 +181,7 @@ def adaptive_integrated_gradients(
     while counts[0] > 8:
         counts.insert(0, -(-counts[0] // 2))
     rules = [gauss_legendre(count) for count in counts]
-    # All rounds lie in one table, each filled up to whole chunks by steps of weight 0.
+    # One table holds all rounds, each padded to whole chunks by steps of weight 0.
     chunks = [-(-count // batch_size) for count in counts]
     table = np.zeros((2, sum(chunks) * batch_size))
     first = np.cumsum([0, *chunks])

@@ -15,19 +15,9 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 def layer_cam(net: Network, images: Images, target: Target, *, layer: str) -> Heatmaps:
     """Return L = relu(Σ_k relu(g_k) ⊙ A^k), each position weighted by its own gradient (eq. 5 to 7).
 
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
-
     Returns:
-        The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. It also serves early
-        layers, where the map is fine.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. It suits early layers
+        too, where the map is fine.
 
     Example:
         >>> import jax, vizsynth

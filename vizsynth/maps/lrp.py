@@ -22,18 +22,18 @@ from vizsynth.types import Images, Network, Target
 
 
 class Relevance(NamedTuple):
-    """Where the score went."""
+    """The relevance of pixels and layers, and the loss of relevance."""
 
     images: Float[Array, "n h w 3"]
     """The relevance of each value of each pixel."""
     layers: dict[str, Float[Array, "n ..."]]
-    """The relevance of each layer that was asked for."""
+    """The relevance of each of the given layers."""
     lost: dict[str, Float[Array, " n"]]
-    """What each layer received and did not hand down: to its bias, and to ε."""
+    """The relevance that each layer received and did not hand down: absorbed by its bias and by ε."""
 
 
 class _Names(dict[str, Any]):
-    """A mapping that writes down what it is asked for."""
+    """A mapping that records its look-ups."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,24 +53,21 @@ def relevance(
     composite: Composite = rules.EPSILON_PLUS_FLAT,
     layers: Sequence[str] = (),
 ) -> Relevance:
-    """Hand the score down layer by layer, R_in = Σ_i a_i ⊙ W_iᵀ (R / s(z)), and tell what is lost where.
+    """Hand the score down layer by layer, R_in = Σ_i a_i ⊙ W_iᵀ (R / s(z)), with the loss at each layer.
 
-    Σ images + Σ lost = S: what the rules do not lose to biases and to ε reaches the pixels, through pooling,
-    concatenation and residual sums.
+    Σ images + Σ lost = S, the target: the relevance that biases and ε do not absorb reaches the pixels,
+    through pooling, concatenation and residual sums.
 
     Args:
-        net: a network, its batch normalization folded.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S.
-        composite: which rule each kind of layer follows (`vizsynth.rules`).
-        layers: layers whose relevance is wanted too.
+        net: with its batch normalization folded.
+        composite: the rule of each kind of layer (`vizsynth.rules`).
+        layers: the relevance of these layers is returned too.
 
     Returns:
         `Relevance(images, layers, lost)`.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does not
-            have; batch normalization that is not folded.
+        ValueError: batch normalization that is not folded.
 
     Example:
         >>> import jax, vizsynth
@@ -96,7 +93,7 @@ def relevance(
         return run(net, images, target.layers, tap=shift(offsets), ops=table)[1]
 
     activations, hand_down = jax.vjp(top, images, zeros, lost)
-    # The score itself is handed to the activations it reads, in proportion to what each contributes.
+    # The score is handed to the activations that it reads, in proportion to their contributions.
     slope = jax.grad(lambda a: target(a).sum())(activations)
     contribution = jax.tree.map(jnp.multiply, activations, slope)
     whole = reduce(jnp.add, [c.sum(axis=tuple(range(1, c.ndim))) for c in contribution.values()])
@@ -111,22 +108,20 @@ def lrp(
 ) -> Float[Array, "n h w 3"]:
     """Return the relevance of each pixel for the score, handed down layer by layer.
 
-    R_in = Σ_i a_i ⊙ W_iᵀ (R / s(z)), s(z) = z + ε sign(z); a rule says which inputs a, weights W and z.
+    R_in = Σ_i a_i ⊙ W_iᵀ (R / s(z)), s(z) = z + ε sign(z); a rule defines the inputs a, weights W and z. The
+    target is the relevance at the top.
 
     Args:
-        net: a network, its batch normalization folded.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): the relevance at the top.
-        composite: which rule each kind of layer follows: `EPSILON_PLUS_FLAT`, `EPSILON_PLUS`,
+        net: with its batch normalization folded.
+        composite: the rule of each kind of layer: `EPSILON_PLUS_FLAT`, `EPSILON_PLUS`,
             `EPSILON_GAMMA_BOX`, `EPSILON_ALPHA2_BETA1` of `vizsynth.rules`, or your own.
 
     Returns:
-        The signed relevance `[n, h, w, 3]`; it sums to the score less what `relevance` tells is lost. Zennit
-        begins with 1 instead of the score: ours divided by the score is its number.
+        The signed relevance `[n, h, w, 3]`; it sums to the score less the `lost` of `relevance`. Zennit
+        begins with 1 instead of the score: its number is ours divided by the score.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; batch normalization that is
-            not folded.
+        ValueError: batch normalization that is not folded.
 
     Example:
         >>> import jax, vizsynth

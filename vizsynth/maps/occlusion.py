@@ -22,12 +22,12 @@ from vizsynth.taps import record, run
 from vizsynth.types import Images, Network, Target
 
 Size = int | tuple[int, int]
-# Dense layers are large: reading their weights takes longer than a product with them.
+# Reading a dense layer's weights takes longer than a product with them: groups of windows share the reading.
 _AT_THE_HEAD = 8
 
 
 class _NoHeadError(Exception):
-    """The score is of layers that do not follow a dense one."""
+    """The score reads a layer that does not follow a dense layer."""
 
 
 def _pair(size: Size) -> tuple[int, int]:
@@ -46,18 +46,18 @@ def _check(images: Array, window: Size, stride: Size, fill: Any, batch_size: int
         )
     if any(s > w for s, w in zip(_pair(stride), _pair(window), strict=True)):
         raise ValueError(
-            f"a stride of {_pair(stride)} leaves pixels between windows of {_pair(window)} that none "
-            "covers; give a stride of at most the window"
+            f"a stride of {_pair(stride)} leaves pixels between windows of {_pair(window)} uncovered; "
+            "give a stride of at most the window"
         )
     if np.shape(fill) not in ((), (3,), images.shape[1:], images.shape):
         raise ValueError(
-            f"fill must be a number, a colour (3,), one image {images.shape[1:]} or one for each image "
+            f"fill must be a number, a colour (3,), one image {images.shape[1:]} or one per image "
             f"{images.shape}, not {np.shape(fill)}"
         )
 
 
 def window_starts(size: int, window: int, stride: int) -> np.ndarray:
-    """Return where windows begin along an axis: every `stride`, until one reaches the end.
+    """Return the starts of the windows along an axis: every `stride`, until a window reaches the end.
 
     >>> window_starts(10, window=4, stride=4)
     array([0, 4, 8])
@@ -76,30 +76,27 @@ def occlusion(
     fill: Any = 0.5,
     batch_size: int = 26,
 ) -> Float[Array, "n h w"]:
-    """Return, for each pixel, the mean over the windows W on it of S(x) − S(x with W filled).
+    """Return, per pixel, the mean of S(x) − S(x with W filled) over the windows W that cover it.
 
-    The activations of the clean image are kept, and of each layer only the part that the window can reach
-    is computed again (`vizsynth.replay.incremental`): the result is what running the whole network for each
-    window gives, up to rounding.
+    Only the part of each layer that a window can reach is computed again
+    (`vizsynth.replay.incremental`): up to rounding, the result is that of the whole network on each
+    filled image.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a score S (`vizsynth.scores`); a label, or one label an image, means the probability of
-            that class, as in the paper.
-        window: the size of the square, or (height, width), in pixels.
-        stride: how far apart the windows are, one number or (down, right), at most the window.
-        fill: what a window is filled with: a number (the paper's grey by default), a colour `(3,)` or images.
-        batch_size: how many windows are run at once for each image; memory grows with it.
+        target: S; labels mean the probability of the class, as in the paper.
+        window: the side of the square, or (height, width), in pixels.
+        stride: the distance between windows, one number or (down, right), at most the window.
+        fill: the content of a filled window: a number (the paper's grey by default), a colour `(3,)` or
+            images.
 
     Returns:
-        The mean drop of the score, signed, `[n, h, w]`. The last window of a row or column may stick out of
-        the image: it is cut there. Captum's `Occlusion` with `baselines=fill` gives this map for the score
+        The mean drop of the score, signed, `[n, h, w]`. The last window of a row or column is cut at the
+        image's border. Captum's `Occlusion` with `baselines=fill` gives this map for the score
         `Class(label)`.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a window larger than the
-            image; a stride of 0 or larger than the window; a fill of another shape.
+        ValueError: a window larger than the image; a stride of 0 or larger than the window; a fill of another
+            shape.
 
     Example:
         >>> import jax, vizsynth
@@ -111,7 +108,7 @@ def occlusion(
     (height, width), (down, right) = _pair(window), _pair(stride)
     n, h, w, _ = images.shape
     tops, lefts = window_starts(h, height, down), window_starts(w, width, right)
-    # A window that sticks out is described by the last whole window; what it fills stops at its own edge.
+    # A window cut at the border gets the `Span` of the last whole window, and fills only its own pixels.
     rows = Span(np.minimum(tops, h - height), height, h)
     cols = Span(np.minimum(lefts, w - width), width, w)
     in_row = (np.arange(h) >= tops[:, None]) & (np.arange(h) < tops[:, None] + height)  # [rows, h]
@@ -142,17 +139,17 @@ def occlusion(
         raise _NoHeadError
 
     def head(value: Array, images: Images = images) -> Float[Array, " n"]:
-        # The images are dead code: all that follows is computed of the value.
+        # The images are dead code: all later layers are computed from the value.
         return clean_score - target(run(net, images, target.layers, ops=incremental.resuming(value))[1])
 
     def check_head(at: tuple[Array, Array]) -> None:
-        """Raise if the score sees more of the images than the first dense layer does: a second pooling."""
+        """Raise if the score reads the images past the first dense layer (a second pooling)."""
         value = jax.tree.map(jnp.zeros_like, jax.eval_shape(before_head, at))
         if depends(partial(head, value), images):
             raise _NoHeadError
 
     def drops_of(windows: tuple[Array, Array]) -> Float[Array, "k n"]:
-        """Run the convolutions a few windows at a time, then the dense layers for all of them."""
+        """Run the convolutions for a few windows at a time, then the dense layers for all of them."""
         return jax.vmap(head)(each(before_head, windows, batch_size))
 
     row, col = (

@@ -34,8 +34,8 @@ def random_mask(
 ) -> Float[Array, "h w"]:
     """Return a smooth random mask in [0, 1] (section 3.2).
 
-    A grid of `cells` x `cells` is set to 1 with probability `keep`, else 0; upsampled linearly to one cell
-    more than the image; and cut out at a random offset of up to one cell, drawn anew for each mask.
+    A grid of `cells` x `cells` is 1 with probability `keep`, else 0; it is upsampled linearly to one cell
+    more than the image, and cut to the image at a random offset of up to one cell.
 
     >>> random_mask(jax.random.key(0), (64, 64), cells=7, keep=0.5).shape
     (64, 64)
@@ -61,27 +61,21 @@ def rise(
     keep: float | Array = 0.5,
     batch_size: int = 16,
 ) -> Float[Array, "n h w"]:
-    """Return S(λ) = 1 / (E[M] N) Σ_i f(I ⊙ M_i) M_i(λ), the masks weighted by their scores (eq. 6).
+    """Return S(λ) = 1 / (E[M] N) Σ_i f(I ⊙ M_i) M_i(λ), the masks M_i weighted by their scores f (eq. 6).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: I.
-        target: a score f (`vizsynth.scores`); a label, or one label an image, means the probability of
-            that class, as in the paper.
-        key: for the masks: one for all images, which then share their masks, or one an image. An image's
-            result does not depend on the batch that it comes in.
+        target: f; labels mean the probability of the class, as in the paper.
+        key: images with one key share their masks.
         samples: N, the number of masks; the paper takes 4000 for VGG-16 and 8000 for ResNet-50.
-        cells: how many cells the grid of a mask has along each side.
+        cells: the number of cells along each side of a mask's grid.
         keep: E[M], the probability that a cell is kept.
-        batch_size: how many masks are run at once for each image; memory grows with it, not with N.
 
     Returns:
-        The maps `[n, h, w]`. Departure: the offset of every mask is drawn for itself (Xplique draws one for
-        a batch of masks). Xplique divides by Σ_i M_i(λ) instead of E[M] N.
+        The maps `[n, h, w]`. Departure: each mask has its own random offset (in Xplique, each batch
+        of masks). Xplique divides by Σ_i M_i(λ) instead of E[M] N.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; samples or cells below 1; a
-            probability outside (0, 1].
+        ValueError: samples or cells below 1; a probability outside (0, 1].
 
     Example:
         >>> import jax, vizsynth

@@ -15,17 +15,9 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 def saliency(net: Network, images: Images, target: Target) -> Heatmaps:
     """Return M_ij = max_c |w_ijc|, the largest absolute gradient among a pixel's channels.
 
-    Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-
     Returns:
-        The saliency, at least 0, `[n, h, w]`. Captum's `Saliency` is the absolute gradient without
-        the maximum: `abs(vizsynth.gradient(...))`.
-
-    Raises:
-        TypeError, ValueError: images or a target that the network cannot take.
+        The saliency, at least 0, `[n, h, w]`. Captum's `Saliency` is `abs(vizsynth.gradient(...))`,
+        without the maximum.
 
     Example:
         >>> import jax, vizsynth

@@ -35,24 +35,18 @@ def score_cam(
 ) -> Heatmaps:
     """Return L = relu(Σ_k α_k A^k), α = softmax over channels of S_c(X ⊙ H^k) (eq. 5 to 7, algorithm 1).
 
-    The mask H^k is A^k, upsampled to the image and scaled to [0, 1]. The score of the baseline image that
-    the paper subtracts is the same for all channels, so the softmax takes it away.
+    The mask H^k is A^k, upsampled to the image and scaled to [0, 1]; S_c is the target. The softmax cancels
+    the score of the baseline image, which the paper subtracts.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S_c.
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
-        upsample: brings maps `[k, h', w']` to the size of the image; linear by default.
-        batch_size: how many masked images are run at once for each image.
+        upsample: a function of maps `[k, h', w']` and the image's size; linear by default.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. pytorch-grad-cam aligns
         the corners when it upsamples; torch-cam scales the maps before it upsamples.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth
@@ -68,7 +62,7 @@ def score_cam(
         mask = upsample(A[..., channel], size)
         low, high = mask.min(axis=(1, 2), keepdims=True), mask.max(axis=(1, 2), keepdims=True)
         spread = high - low
-        # A constant map hides nothing in particular: its mask is 0, and the image black.
+        # The mask of a constant map is 0, and the image black.
         mask = jnp.where(spread > 0, (mask - low) / jnp.where(spread > 0, spread, 1), 0)
         return evaluate(net, images * mask[..., None], target)
 

@@ -23,7 +23,7 @@ Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 
 
 class _Moments(NamedTuple):
-    """The number n, the mean and the sum of squared deviations of what has been seen."""
+    """The number n, the mean and the sum of squared deviations of the samples so far."""
 
     n: Float[Array, ""]
     mean: Float[Array, "n ..."]
@@ -51,7 +51,7 @@ def _moments(
     """Return the moments of the map under noise, by the parallel form of Welford's update.
 
     Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
-    1979: nothing cancels, as it does in E[a²] − E[a]².
+    1979: unlike E[a²] − E[a]², it has no cancellation.
     """
     keys = keys_for(key, images.shape[0])
     spread = images.max(axis=(1, 2, 3)) - images.min(axis=(1, 2, 3))
@@ -59,7 +59,7 @@ def _moments(
 
     def noisy_map(sample: Array) -> Array:
         def draw(key: Array) -> Array:
-            # In float32 for any images: the same draws in every precision; bfloat16's own are coarse.
+            # Always in float32: every precision then gets the same draws, and bfloat16's own are coarse.
             return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], jnp.float32)
 
         epsilon = jax.vmap(draw)(keys).astype(images.dtype)
@@ -96,27 +96,21 @@ def smooth_grad(
     of: Map = gradient,
     batch_size: int = 5,
 ) -> Float[Array, "n ..."]:
-    """Return the mean of a map under noise, (1/N) Σ M(x + ε), ε ~ N(0, σ²) (section 2).
+    """Return the mean of a map under noise, (1/N) Σ M(x + ε), ε ~ N(0, σ²), x the images (section 2).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        key: for the noise: one for all images, which then share their draws, or one an image. An image's
-            result does not depend on the batch that it comes in.
+        key: images with one key share their draws.
         samples: N; the paper sees little gain beyond 50.
-        noise: σ as a share of each image's range, σ / (x_max − x_min); the paper takes 0.1 to 0.2.
+        noise: σ relative to each image's range, σ / (x_max − x_min); the paper takes 0.1 to 0.2.
             (Captum's `stdevs` is σ itself.)
         of: the map M, any function of (net, images, target) such as `vizsynth.gradient` or
             `functools.partial(vizsynth.grad_cam, layer="fire9")`.
-        batch_size: how many samples are run at once; memory grows with it, not with `samples`.
 
     Returns:
-        What `of` returns, signed.
+        The mean of the maps of `of`, signed.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; samples below 1; negative
-            noise.
+        ValueError: samples below 1; negative noise.
 
     Example:
         >>> import jax, vizsynth
@@ -145,7 +139,7 @@ def smooth_grad_squared(
     Args and Raises: as for `smooth_grad`.
 
     Returns:
-        What `of` returns, squared: at least 0.
+        The mean square of the maps of `of`, at least 0.
 
     Example:
         >>> import jax, vizsynth
@@ -175,8 +169,8 @@ def var_grad(
     Args and Raises: as for `smooth_grad`.
 
     Returns:
-        What `of` returns, its variance: at least 0. It is the biased variance, as Captum's `vargrad`;
-        N / (N − 1) times it is the unbiased one.
+        The biased variance of the maps of `of`, at least 0, as Captum's `vargrad`. Times N / (N − 1), it is
+        unbiased.
 
     Example:
         >>> import jax, vizsynth

@@ -20,19 +20,15 @@ def xgrad_cam(
     """Return L = relu(Σ_k w_k A^k), w_k = Σ_ij A^k_ij g_kij / Σ_ij A^k_ij (eq. 8), g = ∂S/∂A.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
-        layer: the layer whose maps A are weighted, as for `grad_cam`.
-        eps: a numerical floor, added to the denominator. Where that is 0, a dead channel, the weight is 0.
+        eps: a numerical floor, added to the denominator. The weight of a dead channel, with a denominator of
+            0, is 0.
 
     Returns:
         The maps at the layer's resolution `[n, h', w']`, at least 0, unscaled. Take a layer after its
-        ReLU: else the sum in the denominator may vanish.
+        ReLU, or the sum in the denominator may vanish.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; a layer that it does
-            not have, or that has no spatial extent.
+        ValueError: a layer without spatial extent.
 
     Example:
         >>> import jax, vizsynth

@@ -1,4 +1,4 @@
-"""Networks of others, unmodified: their traced program, run through `ops` and tapped."""
+"""Networks of other libraries, unmodified: their traced program, run through `ops` and tapped."""
 
 from vizsynth.programs.network import Adapted as Adapted
 from vizsynth.programs.network import adapt as adapt

@@ -1,11 +1,13 @@
-"""A flat program, run through a table of `ops`, its layers tapped."""
+"""Run a flat program through a table of `ops`, and tap its layers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
@@ -18,7 +20,7 @@ from vizsynth.types import Tap, Value
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that is known of a network's program before it is run."""
+    """A network's program, ready to run."""
 
     program: Program
     images: int
@@ -29,12 +31,12 @@ class Plan:
 
     @property
     def makers(self) -> dict[int, Equation]:
-        """Which equation computes a value."""
+        """The equation that computes each value."""
         return {value: equation for equation in self.program.equations for value in equation.outputs}
 
 
 def execute(plan: Plan, weights: Sequence[Any], images: Value, *, tap: Tap, ops: Ops) -> Value:
-    """Return what the program computes for weights (its other inputs, in their order) and images."""
+    """Return the program's output for weights (its other inputs, in order) and images."""
     others = [value for value in plan.program.inputs if value != plan.images]
     values: dict[int, Any] = dict(zip(others, weights, strict=True))
     values[plan.images] = images
@@ -42,9 +44,10 @@ def execute(plan: Plan, weights: Sequence[Any], images: Value, *, tap: Tap, ops:
     for equation in plan.constant:
         run.compute(equation)
     for step, names in zip(plan.steps, plan.names, strict=True):
-        run.take(step, names[0] if names else "")
+        value = run.take(step, names[0] if names else "")
         for name in names:
-            values[step.output] = tap(name, values[step.output])
+            value = tap(name, value)
+        values[step.output] = value
     (output,) = plan.program.outputs
     return run.value(output)
 
@@ -53,84 +56,86 @@ class _Run:
     def __init__(self, plan: Plan, values: dict[int, Any], ops: Ops):
         self.program, self.makers = plan.program, plan.makers
         self.values, self.ops = values, ops
-        # Whether a convolution is anything but what the compiler's own is.
+        # Whether the convolution has a rule of its own.
         self.ruled = ops.conv is not arithmetic.plain_conv and not convolution.takes_transforms(ops.conv)
 
     def value(self, atom: Atom) -> Any:
         return atom.value if isinstance(atom, Known) else self.values[atom]
 
     def compute(self, equation: Equation) -> None:
-        """Do what the equation says."""
+        """Compute an equation."""
         found = equation.call(*(self.value(a) for a in equation.inputs))
         self.values |= dict(zip(equation.outputs, found, strict=True))
 
-    def take(self, step: Step, name: str) -> None:
-        """Do a step in the words of `ops`."""
-        x = self.values[step.inputs[0]]
+    def take(self, step: Step, name: str) -> Value:
+        """Return the output of a step, by an operation of `ops`."""
+        x, ops = self.values[step.inputs[0]], self.ops
         match step.kind:
             case "standardize":
-                self.values[step.output] = self.ops.standardize(x, lambda x: self.replayed(step, x))
+                return ops.standardize(x, lambda x: self.replayed(step, x, step.equations))
             case "product" if step.equations[0].name == "conv_general_dilated":
-                self.values[step.output] = self.convolved(step, x, name)
+                return self.convolved(step, x, name)
             case "product":
-                self.values[step.output] = self.multiplied(step, x, name)
+                return self.multiplied(step, x, name)
             case "relu":
-                self.values[step.output] = self.ops.relu(x)
+                return ops.relu(x)
             case "add":
-                self.values[step.output] = self.ops.add(x, self.values[step.inputs[1]])
+                return ops.add(x, self.values[step.inputs[1]])
             case "concatenate":
-                self.values[step.output] = self.ops.concatenate([self.values[i] for i in step.inputs])
+                return ops.concatenate([self.values[i] for i in step.inputs])
             case "max_pool" | "mean_pool":
-                self.values[step.output] = self.pooled(step, x)
+                return self.pooled(step, x)
             case "global_max" | "global_mean":
-                self.values[step.output] = self.pooled_whole(step, x)
+                return self.pooled_whole(step, x)
             case "affine":
-                shape = self.program.shape(step.inputs[0])
-                factor, offset = self.affine(step.affine, len(shape) - 1, shape[-1], step.inputs[0])
+                size = self.program.shape(step.inputs[0])[-1]
+                factor, offset = self.affine(step.affine, size, step.inputs[0])
                 zeros, ones = jnp.zeros_like(offset), jnp.ones_like(offset)
-                self.values[step.output] = self.ops.batch_norm(
-                    x, factor, offset, zeros, ones, eps=0.0, name=name
-                )
+                return ops.batch_norm(x, factor, offset, zeros, ones, eps=0.0, name=name)
             case "scale":
-                self.values[step.output] = self.ops.other(
-                    lambda x: self.replayed(step, x), x, name=step.equations[0].name, linear=True
+                return ops.other(
+                    lambda x: self.replayed(step, x, step.affine),
+                    x,
+                    name=step.equations[0].name,
+                    linear=True,
                 )
             case "reshape":
-                self.reshaped(step)
+                return self.reshaped(step, x)
             case _:
-                self.whole(step)
+                return self.whole(step)
 
-    def replayed(self, step: Step, x: Any) -> Any:
-        """Return what a chain of equations makes of another value than the program's."""
+    def replayed(self, step: Step, x: Any, chain: Sequence[Equation]) -> Any:
+        """Return the result of a chain of equations for another value in place of the step's input."""
         value = step.inputs[0]
-        for equation in step.affine or step.equations:
+        for equation in chain:
             inputs = [x if a == value else self.value(a) for a in equation.inputs]
             (x,) = equation.call(*inputs)
             (value,) = equation.outputs
         return x
 
-    def reshaped(self, step: Step) -> None:
+    def reshaped(self, step: Step, x: Any) -> Any:
         (equation,) = step.equations
-        x = self.values[step.inputs[0]]
         if isinstance(x, jax.Array) or len(step.inputs) > 1:
-            return self.compute(equation)
+            return self.computed(step, equation)
         if equation.name not in ("reshape", "squeeze", "expand_dims", "convert_element_type"):
-            raise TypeError(f"{equation.name} of what is no array")
-        same = equation.name == "convert_element_type"
-        self.values[step.output] = x if same else self.in_shape(x, step)
-        return None
+            raise TypeError(f"{equation.name} takes an array, not a {type(x).__name__}")
+        return x if equation.name == "convert_element_type" else self.in_shape(x, step)
+
+    def computed(self, step: Step, equation: Equation) -> Any:
+        self.compute(equation)
+        return self.values[step.output]
 
     def in_shape(self, x: Any, step: Step) -> Any:
         """Return a value in the shape of a step's output."""
         shape = self.program.shape(step.output)
-        # So that what is no array is told from its arguments to be made flat.
+        # Values that are no arrays recognize this form of flattening.
         return x.reshape(shape[0], -1) if len(shape) == 2 else x.reshape(shape)
 
-    def whole(self, step: Step) -> None:
-        """Do what `ops` has no word for."""
+    def whole(self, step: Step) -> Any:
+        """Compute a step that `ops` has no operation for."""
         *_, last = step.equations
         if len(last.outputs) != 1:
-            return self.compute(last)
+            return self.computed(step, last)
 
         def function(*xs: Any) -> Any:
             given = dict(zip(step.inputs, xs, strict=True))
@@ -139,14 +144,13 @@ class _Run:
                 given |= dict(zip(equation.outputs, equation.call(*inputs), strict=True))
             return given[step.output]
 
-        self.values[step.output] = self.ops.other(
+        return self.ops.other(
             function,
             *(self.values[i] for i in step.inputs),
             name=last.name,
             linear=step.kind == "linear",
             elementwise=step.kind == "activation",
         )
-        return None
 
     # Pools --------------------------------------------------------------------------
 
@@ -180,16 +184,15 @@ class _Run:
     # Products ------------------------------------------------------------------------
 
     def vector(self, atom: Atom, size: int) -> Array:
-        """Return a constant that differs along one axis alone, one number a channel."""
+        """Return a constant that varies along one axis, as one number per channel."""
         value = self.value(atom)
         known = spread(self, atom)
         if known is not None and not isinstance(atom, Known):
             value = self.value(self.makers[atom].inputs[0])
         return jnp.broadcast_to(jnp.asarray(value).reshape(-1), (size,))
 
-    def affine(self, chain: Sequence[Equation], axis: int, size: int, value: int) -> tuple[Array, Array]:
-        """Return the factor and the offset of each channel."""
-        del axis
+    def affine(self, chain: Sequence[Equation], size: int, value: int) -> tuple[Array, Array]:
+        """Return the factor and the offset per channel of a chain of arithmetic by constants."""
         dtype = self.program.dtypes[value]
         factor, offset = jnp.ones(size, dtype), jnp.zeros(size, dtype)
         for equation in chain:
@@ -209,11 +212,11 @@ class _Run:
             (value,) = equation.outputs
         return factor, offset
 
-    def bias_of(self, step: Step, kernel: Array, size: int, axis: int) -> tuple[Array, Array | None]:
-        """Return the kernel `[..., size]` and the bias, what follows the product made part of them."""
+    def bias_of(self, step: Step, kernel: Array) -> tuple[Array, Array | None]:
+        """Return the kernel `[..., size]` and the bias, with the later arithmetic folded in."""
         if not step.affine:
             return kernel, None
-        factor, offset = self.affine(step.affine, axis, size, step.equations[0].outputs[0])
+        factor, offset = self.affine(step.affine, kernel.shape[-1], step.equations[0].outputs[0])
         if step.folded:
             kernel = kernel * jnp.broadcast_to(factor.astype(kernel.dtype), kernel.shape)
         return kernel, offset
@@ -233,10 +236,8 @@ class _Run:
             kernel = ungrouped(kernel, groups)
         if params["rhs_dilation"] != (1, 1):
             kernel = dilated(kernel, params["rhs_dilation"])
-        axis = numbers.out_spec[1]
-        kernel, bias = self.bias_of(step, kernel, kernel.shape[-1], axis)
-        last = numbers.lhs_spec == (0, 3, 1, 2)
-        if not last:
+        kernel, bias = self.bias_of(step, kernel)
+        if numbers.lhs_spec != (0, 3, 1, 2):
             x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
         if params["lhs_dilation"] != (1, 1):
             rows, cols = (d - 1 for d in params["lhs_dilation"])
@@ -248,25 +249,13 @@ class _Run:
         )
         if numbers.out_spec == (0, 3, 1, 2):
             return y
-        order = [0, 0, 0, 0]
-        for place, at in zip(
-            (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1]), range(4), strict=True
-        ):
-            order[place] = at
-        return y.transpose(order)
+        batch, channel, *positions = numbers.out_spec
+        return y.transpose(*np.argsort([batch, *positions, channel]).tolist())
 
     def by_the_compiler(self, step: Step, x: Any, name: str) -> Any:
-        """Convolve as the program says, where `ops.conv` has no such form: grouped, or not of maps."""
-        value = step.inputs[0]
-
-        def function(x: Any) -> Any:
-            at = value
-            for equation in (*step.equations, *step.affine):
-                (x,) = equation.call(*(x if a == at else self.value(a) for a in equation.inputs))
-                (at,) = equation.outputs
-            return x
-
-        return self.ops.other(function, x, name=name or "conv_general_dilated")
+        """Compute a product that `ops` has no form for: grouped, batched, or not of maps."""
+        chain = (*step.equations, *step.affine)
+        return self.ops.other(lambda x: self.replayed(step, x, chain), x, name=name or "conv_general_dilated")
 
     def multiplied(self, step: Step, x: Any, name: str) -> Any:
         equation = step.equations[0]
@@ -282,16 +271,16 @@ class _Run:
         order = (*free, *own)
         if order != tuple(range(len(shape))):
             x = x.transpose(order)
-        contracted = _size(shape[axis] for axis in own)
+        contracted = math.prod(shape[axis] for axis in own)
         outputs = [weight.shape[axis] for axis in made]
-        kernel = weight.transpose(*other, *made).reshape(contracted, _size(outputs))
-        kernel, bias = self.bias_of(step, kernel, kernel.shape[1], -1)
+        kernel = weight.transpose(*other, *made).reshape(contracted, math.prod(outputs))
+        kernel, bias = self.bias_of(step, kernel)
         free_shape = [shape[axis] for axis in free]
         if len(free) == 1:
             flat = x if len(own) == 1 else x.reshape(free_shape[0], contracted)
             y = self.ops.linear(flat, kernel, bias, name=name)
-        else:  # at each position the same product: a 1x1 convolution
-            maps = x.reshape(free_shape[0], *_as_map(free_shape[1:]), contracted)
+        else:  # the same product at each position: a 1x1 convolution
+            maps = x.reshape(free_shape[0], free_shape[1], math.prod(free_shape[2:]), contracted)
             y = self.ops.conv(
                 maps, kernel[None, None], bias, strides=(1, 1), padding=((0, 0), (0, 0)), name=name
             )
@@ -304,19 +293,8 @@ class _Run:
         return y.transpose(*range(k, k + len(outputs)), *range(k))
 
 
-def _size(sides: Any) -> int:
-    product = 1
-    for side in sides:
-        product *= int(side)
-    return product
-
-
-def _as_map(sides: Sequence[int]) -> tuple[int, int]:
-    return (sides[0], 1) if len(sides) == 1 else (sides[0], _size(sides[1:]))
-
-
 def ungrouped(kernel: Array, groups: int) -> Array:
-    """Return a grouped convolution's kernel as that of all channels, zeros where a group does not see.
+    """Return a grouped convolution's kernel as a dense one, with zeros between groups.
 
     >>> ungrouped(jnp.ones((1, 1, 1, 2)), 2)[0, 0].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -328,7 +306,7 @@ def ungrouped(kernel: Array, groups: int) -> Array:
 
 
 def dilated(kernel: Array, steps: Sequence[int]) -> Array:
-    """Return a kernel whose taps lie so many pixels apart, zeros between them.
+    """Return a dilated kernel: its taps `steps` pixels apart, with zeros between.
 
     >>> dilated(jnp.ones((2, 1, 1, 1)), (2, 1))[:, 0, 0, 0].tolist()
     [1.0, 0.0, 1.0]

@@ -1,7 +1,7 @@
-"""What the layers of a traced program are called.
+"""The names of the layers of a traced program.
 
-A module's output has the module's path, `blocks.0.conv`. What is computed between modules is called by its
-kind and its number within the module around it, `blocks.0.relu1`. A module that is used again is `conv@2`.
+A module's output has the module's path, `blocks.0.conv`. An operation between modules has its kind and its
+number within the enclosing module, `blocks.0.relu1`. The second use of a module is `conv@2`.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ class _Run:
 
 
 def _runs(steps: Sequence[Step]) -> list[_Run]:
-    """Return the calls of all modules, an outer module's with those of the modules within."""
+    """Return the calls of all modules; the call of an outer module includes those of its inner ones."""
     closed: list[_Run] = []
     opened: dict[Path, _Run] = {}
     for i, step in enumerate(steps):
@@ -41,7 +41,7 @@ def _runs(steps: Sequence[Step]) -> list[_Run]:
             closed.append(opened.pop(path))
         own = opened.get(step.owner)
         if own is not None and step.kind == "product" and _repeats(steps, own, step):
-            closed.append(opened.pop(step.owner))  # a layer that is applied to its own output
+            closed.append(opened.pop(step.owner))  # a layer applied to its own output
         for path in paths:
             opened.setdefault(path, _Run(path)).steps.append(i)
     return [*closed, *opened.values()]
@@ -52,12 +52,12 @@ def _repeats(steps: Sequence[Step], run: _Run, step: Step) -> bool:
 
 
 def layer_names(steps: Sequence[Step], results: set[int], *, classes: bool) -> list[list[str]]:
-    """Return the names at which each step's output is tapped, the innermost module's first.
+    """Return the tap names of each step's output, the innermost module's first.
 
     Args:
         steps: the program.
-        results: what it returns.
-        classes: whether that is one vector an image, whose last name is `logits`.
+        results: its return values.
+        classes: whether it returns one vector per image; its last name is then `logits`.
     """
     users: dict[int, set[int]] = {}
     for i, step in enumerate(steps):
@@ -70,7 +70,7 @@ def layer_names(steps: Sequence[Step], results: set[int], *, classes: bool) -> l
         left = [
             i for i in run.steps if steps[i].output in results or users.get(steps[i].output, set()) - within
         ]
-        if len(left) == 1:  # one that gives out more than one value has no output to tap
+        if len(left) == 1:  # a module with several outputs has none to tap
             ends.append((left[0], run))
 
     named: list[list[str]] = [[] for _ in steps]

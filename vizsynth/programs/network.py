@@ -23,7 +23,7 @@ from vizsynth.programs.trace import Known, Program, trace
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Tap, Value
 
-# How the modules of Flax are told that they are not being trained.
+# The arguments of Flax modules for evaluation mode.
 _EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
 _EVALUATION |= {"use_running_average": True}
 
@@ -41,11 +41,11 @@ class Source:
     ):
         self.function = function
         self.root = root
-        """The scope that all of the program lies in, which no name needs."""
+        """The scope around the whole program, left out of names."""
         self.collections = collections
-        """Whether parameters lie in collections, whose names are no module's."""
+        """Whether parameters lie in collections, whose names belong to no module."""
         self.absolute = absolute
-        """Whether scopes are whole paths of modules, rather than names within the scope around."""
+        """Whether scopes are whole paths of modules, not names within the enclosing scope."""
         self._plans: dict[Any, Plan] = {}
 
     def plan(self, params: Any, images: Any, *, fold: bool) -> Plan:
@@ -61,8 +61,8 @@ class Source:
         program = trace(self.function, params, images)
         if len(program.outputs) != 1 or isinstance(program.outputs[0], Known):
             raise ValueError(
-                f"a network returns one array that depends on its images, not {len(program.outputs)} values: "
-                "give a function of (params, images) that returns the one to look at"
+                f"a network must return one array that depends on its images, not {len(program.outputs)}: "
+                "give a function of (params, images) that returns one of them"
             )
         program.equations = [replace(e, scope=self._modules(e.scope)) for e in program.equations]
         pixels = program.inputs[-1]
@@ -79,7 +79,7 @@ class Source:
         )
 
     def _modules(self, scope: Path) -> Path:
-        """Return the whole names of the modules that an equation lies in, from the outermost."""
+        """Return the full names of the modules around an equation, from the outermost."""
         names: list[str] = []
         for part in scope[1:] if scope[:1] == (self.root,) else scope:
             if part.startswith("["):  # a step of a scan
@@ -89,7 +89,7 @@ class Source:
         return tuple(names)
 
     def _owners(self, program: Program, params: Any) -> dict[int, Path]:
-        """Return the module of each parameter, and of what is made of one module's parameters alone."""
+        """Return the module of each parameter, and of values computed from one module's parameters alone."""
         owners: dict[int, Path] = {}
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         for value, path in zip(program.inputs, paths, strict=False):
@@ -111,28 +111,28 @@ class Source:
 @pytree
 @dataclass
 class Adapted:
-    """A network made of a traced program. Its parameters are its leaves."""
+    """A network from a traced program. Its parameters are its leaves."""
 
     params: Any
     fixed: Any
-    """What of the module's state is no real number: counters, keys."""
+    """The rest of the module's state: counters, keys."""
     source: Source = field(metadata={"static": True})
     layers: tuple[str, ...] = field(metadata={"static": True})
-    """The names of the layers, in the order in which they are computed."""
+    """The names of the layers, in the order of computation."""
     num_classes: int | None = field(metadata={"static": True})
-    """The number of classes; None where the program does not return one vector an image."""
+    """The number of classes; None unless the program returns one vector per image."""
     labels: tuple[str, ...] | None = field(metadata={"static": True})
     standardize: Standardize | None = field(metadata={"static": True})
     fold: bool = field(metadata={"static": True})
     example_size: tuple[int, int] = field(metadata={"static": True})
-    """Height and width of images that it is known to take."""
+    """Height and width of the example images."""
     dtype: Any = field(default=None, metadata={"static": True})
     exact: bool = field(default=False, metadata={"static": True})
     transformed: dict[str, Any] | None = None
-    """What the kernels of convolutions were transformed to (`vizsynth.prepare`)."""
+    """The transformed kernels of convolutions (`vizsynth.prepare`)."""
 
     def prepared(self, exact: bool) -> "Adapted":
-        """Return the network with its kernels transformed; or, exact, never to be."""
+        """Return the network with transformed kernels; if exact, with kernels that stay untransformed."""
         if self.exact or (self.transformed is not None and not exact):
             return self
         return replace(self, exact=exact, transformed=None if exact else _transforms(self))
@@ -142,7 +142,7 @@ class Adapted:
         return replace(self, transformed=None)
 
     def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Value:
-        """Return what the program returns."""
+        """Return the program's output."""
         x = images if self.standardize is None else ops.standardize(images, self.standardize)
         x = x if self.dtype is None else x.astype(self.dtype)
         given = _merged(self.params, self.fixed)
@@ -155,7 +155,7 @@ class Adapted:
 
 @dataclass(frozen=True, eq=False)
 class _Transforming:
-    """A convolution that is given its kernels' transforms."""
+    """A convolution by transformed kernels."""
 
     conv: Callable[..., Any]
     transformed: dict[str, Any]
@@ -171,7 +171,7 @@ class _Transforming:
 
 @jax.jit
 def _transforms(net: Adapted) -> dict[str, Any]:
-    """Return the transforms of each convolution's kernel, what follows it folded in."""
+    """Return the transforms of each convolution's kernel, with normalization folded in."""
     found: dict[str, Any] = {}
 
     def conv(
@@ -195,7 +195,7 @@ def _merged(params: Any, fixed: Any) -> Any:
 
 @cache
 def _scoped(kind: type, name: str) -> type:
-    """Return the class of a module whose calls are marked by its name in the program."""
+    """Return a module's class with its calls marked by a name in the program."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with jax.named_scope(name):
@@ -205,7 +205,7 @@ def _scoped(kind: type, name: str) -> type:
 
 
 def _from_nnx(module: nnx.Module) -> tuple[Source, Any]:
-    copy = nnx.merge(*nnx.split(module))  # the caller's stays as it is
+    copy = nnx.merge(*nnx.split(module))  # the caller's module stays unchanged
     copy.eval()
     graph, state = nnx.split(copy)
 
@@ -232,13 +232,13 @@ def _from_linen(module: linen.Module, params: Any) -> tuple[Source, Any]:
 def _source(module: Any, params: Any) -> tuple[Source, Any]:
     if isinstance(module, nnx.Module):
         if params is not None:
-            raise TypeError("an NNX module holds its parameters: give adapt(module, example=images) alone")
+            raise TypeError("an NNX module holds its parameters: give adapt(module, example=images)")
         return _from_nnx(module)
     if isinstance(module, linen.Module):
         if params is None:
             raise TypeError(
-                "a Linen module comes with its variables: adapt(module, variables, example=images), "
-                "variables = module.init(key, images) or those that were trained"
+                "a Linen module needs its variables: give adapt(module, variables, example=images), "
+                "with trained variables or those of module.init(key, images)"
             )
         return _from_linen(module, params)
     if not callable(module):
@@ -246,7 +246,7 @@ def _source(module: Any, params: Any) -> tuple[Source, Any]:
             f"module must be a Flax module or a function of (params, images), not {type(module).__name__}"
         )
     if params is None:
-        raise TypeError("a function comes with its parameters: adapt(function, params, example=images)")
+        raise TypeError("a function needs its parameters: give adapt(function, params, example=images)")
     return Source(module), params
 
 
@@ -259,40 +259,39 @@ def adapt(
     labels: Sequence[str] | None = None,
     fold: bool = True,
 ) -> Adapted:
-    """Make any Flax module, or function of (parameters, images), a network of this library, unmodified.
+    """Return any Flax module, or function of (parameters, images), as a network, unmodified.
 
-    The program that JAX traces is read: convolutions, products with parameters, ReLUs (also `maximum(x, 0)`
-    and `where(x > 0, x, 0)`), pools, means, sums of branches and concatenations go through `ops`, wherever
-    in nested `jit`, `custom_jvp`, `custom_vjp`, `checkpoint` or `scan` they stand; so a ReLU that is no
-    module, or a module that is used twice, is treated like any other.
+    The network runs the program that JAX traces: convolutions, products with parameters, ReLUs (also
+    `maximum(x, 0)` and `where(x > 0, x, 0)`), pools, means, sums of branches and concatenations go through
+    `ops`, also inside nested `jit`, `custom_jvp`, `custom_vjp`, `checkpoint` or `scan`. So a functional ReLU
+    and a module used twice are treated like any other.
 
-    Layers bear the paths of modules, `ResNetBlock_0.Conv_1`, `blocks.0.conv`, or of parameters where there
-    are no modules; what is computed between them is numbered within the module around it,
-    `ResNetBlock_0.relu1`; a second use of a module is `conv@2`. The last, one vector an image, is also
-    `logits`. `net.layers` lists them. A program is read anew for images of another size, so it takes those
-    that the module takes.
+    Layers have the paths of modules, `ResNetBlock_0.Conv_1`, `blocks.0.conv`, or of parameters if there are
+    no modules; operations between them are numbered within the enclosing module, `ResNetBlock_0.relu1`;
+    the second use of a module is `conv@2`. The last layer, one vector per image, is also `logits`.
+    `net.layers` lists them. Images of another size are traced again, so the network takes all sizes of the
+    module.
 
     Args:
-        module: an NNX module, a Linen module, or a function of (params, images). NNX modules are taken in
-            evaluation mode, Linen ones with `train=False` (`training`, `is_training`), `deterministic=True`
-            where they know such an argument; for others give a function.
-        params: of a Linen module its variables, `{"params": ..., "batch_stats": ...}`; of a function its
-            first argument; of an NNX module none.
-        example: images `[n, h, w, 3]` that it takes, or their `jax.ShapeDtypeStruct`.
-        standardize: what the module's pixels are to be brought to before it sees them
-            (`vizsynth.images.Standardize`), for one that was trained on standardized images; by default it
-            sees [0, 1] as it is.
-        labels: the names of its classes.
-        fold: make normalization by running statistics part of the product before it, as LRP needs; the layer
-            then bears the normalization's name. False keeps both as layers.
+        module: an NNX module, a Linen module, or a function of (params, images). NNX modules run in
+            evaluation mode, Linen modules with `train=False` (`training`, `is_training`) and
+            `deterministic=True`, if they have such an argument; for others give a function.
+        params: the variables of a Linen module, `{"params": ..., "batch_stats": ...}`; the first argument
+            of a function; none for an NNX module.
+        example: images `[n, h, w, 3]` that the module takes, or their `jax.ShapeDtypeStruct`.
+        standardize: how to standardize pixels (`vizsynth.images.Standardize`) for a module trained on
+            standardized images; by default it takes [0, 1].
+        labels: the names of the classes.
+        fold: fold normalization by running statistics into the product before it, as LRP needs; the layer
+            then has the normalization's name. False keeps both as layers.
 
     Returns:
-        A network: all functions of the library take it. Its parameters are those given, not copies.
+        A network with the given parameters, not copies.
 
     Raises:
         TypeError: no module or function; a Linen module without variables.
-        ValueError: more than one result; a product or convolution in a `while` or `cond`. A method that has
-            no rule for an operation raises when it meets it, with the operation's name.
+        ValueError: several results; a product or convolution in a `while` or `cond`. A method without a rule
+            for an operation raises later, with the operation's name.
 
     Example:
         >>> import jax, vizsynth
@@ -328,5 +327,5 @@ def adapt(
     net.layers = tuple(names)
     net.num_classes = output.shape[-1] if output.ndim == 2 else None
     if labels is not None and len(labels) != net.num_classes:
-        raise ValueError(f"there are {len(labels)} labels for {net.num_classes} classes: give one a class")
+        raise ValueError(f"there are {len(labels)} labels for {net.num_classes} classes: give one per class")
     return net

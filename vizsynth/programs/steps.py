@@ -1,10 +1,11 @@
-"""A flat program in the words of `ops`.
+"""A flat program as operations of `ops`.
 
-Equations are told from their primitives, their constants and from who uses what they compute: a sum over a
-map and the division that follows are a mean, a product and the sum with a parameter are a layer with a bias,
-the arithmetic of normalization by running statistics is one factor and one offset a channel.
+Equations are recognized by their primitives, their constants and the users of their outputs: a sum over a map
+with a division is a mean, a product with the sum of a parameter is a layer with a bias, normalization by
+running statistics is one factor and one offset per channel.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,20 +20,20 @@ Path = tuple[str, ...]
 
 @dataclass(eq=False)
 class Step:
-    """One word of `ops`, or equations that it has no word for."""
+    """One operation of `ops`, or equations that it has no operation for."""
 
     kind: str
     equations: list[Equation]
-    """Those that it stands for; the last one's output is the step's."""
+    """Its equations; the output of the last is the step's."""
     inputs: tuple[int, ...]
     """The values that depend on the images."""
     output: int
     owner: Path
-    """The module that it belongs to."""
+    """Its module."""
     affine: list[Equation] = field(default_factory=list)
-    """What follows a product, channel by channel, by constants: bias, normalization."""
+    """The arithmetic by constants per channel after a product: bias, normalization."""
     weight: Atom = None
-    """The constant that a product multiplies by."""
+    """The constant factor of a product."""
     folded: bool = False
     """Whether a normalization is among `affine`."""
 
@@ -57,14 +58,14 @@ def dependent(program: Program, images: int) -> set[int]:
 
 
 class _Reader:
-    """Reads a program equation by equation, with what is used where."""
+    """Reads a program equation by equation, with the makers and users of every value."""
 
     def __init__(self, program: Program, images: int, owners: dict[int, Path], fold: bool):
         self.program, self.fold = program, fold
         self.images = images
         self.data = dependent(program, images)
         self.owners = owners
-        """The module of each parameter, and of what is made of it alone."""
+        """The module of each parameter, and of values computed from it alone."""
         self.users: dict[int, list[Equation]] = {}
         self.makers: dict[int, Equation] = {}
         for equation in program.equations:
@@ -80,19 +81,19 @@ class _Reader:
         return not isinstance(atom, Known) and atom in self.data
 
     def next_alone(self, value: int) -> Equation | None:
-        """Return the one equation that uses a value, if it is one and the value is no result."""
+        """Return the only equation that uses a value; None if there are more or the value is a result."""
         users = self.users.get(value, [])
         return users[0] if len(users) == 1 and value not in self.results else None
 
     def partner(self, equation: Equation) -> Atom:
-        """Return the operand of two that does not depend on the images; None if both do."""
+        """Return the operand (of two) that does not depend on the images; None if both do."""
         one, other = equation.inputs
         if self.is_data(one) and self.is_data(other):
             return None
         return other if self.is_data(one) else one
 
     def owner(self, equation: Equation) -> Path:
-        """Return the module of an equation: its scope; without one, that of its parameters."""
+        """Return the module of an equation: its scope or, without a scope, that of its parameters."""
         if equation.scope:
             return equation.scope
         modules = {self.owners[a] for a in equation.inputs if not isinstance(a, Known) and a in self.owners}
@@ -107,7 +108,7 @@ class _Reader:
         )
 
     def affine_chain(self, value: int, axis: int) -> list[Equation]:
-        """Return the arithmetic by constants along the axis that follows a value, and it alone."""
+        """Return the chain of arithmetic by constants along the axis that is the only use of a value."""
         found: list[Equation] = []
         shape = self.program.shape(value)
         while (after := self.next_alone(value)) is not None and after.name in _AFFINE:
@@ -123,7 +124,7 @@ class _Reader:
 
 
 def spread(reader: Any, atom: Atom) -> tuple[int, ...] | None:
-    """Return the axes along which a constant was broadcast from; None where that is not known."""
+    """Return the axes along which a broadcast constant varies; None if unknown."""
     if isinstance(atom, Known):
         return () if atom.scalar is not None else None
     maker = reader.makers.get(atom)
@@ -139,7 +140,7 @@ def spread(reader: Any, atom: Atom) -> tuple[int, ...] | None:
 
 
 def channel_axis(equation: Equation, program: Program) -> int:
-    """Return the axis of a product's output that its weights make."""
+    """Return the axis of a product's output that its weights produce."""
     if equation.name == "conv_general_dilated":
         return equation.params["dimension_numbers"].out_spec[1]
     return len(program.shape(equation.outputs[0])) - 1
@@ -158,7 +159,7 @@ def _number(reader: _Reader, atom: Atom) -> float | None:
 
 
 def spatial(window: Sequence[int]) -> tuple[int, int] | None:
-    """Return the two axes of maps that a window slides over: (1, 2), or (2, 3) where channels come second."""
+    """Return the two axes of maps that a window slides over: (1, 2), or (2, 3) if channels come second."""
     if len(window) != 4 or window[0] != 1:
         return None
     wide = {axis for axis, size in enumerate(window) if size > 1}
@@ -166,7 +167,7 @@ def spatial(window: Sequence[int]) -> tuple[int, int] | None:
 
 
 def _mean(reader: _Reader, equation: Equation, count: int) -> Equation | None:
-    """Return the division that makes a mean of a sum of so many."""
+    """Return the division that turns a sum of `count` values into a mean."""
     after = reader.next_alone(equation.outputs[0])
     if after is None or after.name not in ("div", "mul"):
         return None
@@ -178,19 +179,12 @@ def _mean(reader: _Reader, equation: Equation, count: int) -> Equation | None:
     return after if number is not None and abs(number - wanted) <= 1e-6 * wanted else None
 
 
-def _window_count(params: Any) -> int:
-    count = 1
-    for size in params["window_dimensions"]:
-        count *= size
-    return count
-
-
 def _undilated(params: Any) -> bool:
     return all(d == 1 for key in ("base_dilation", "window_dilation") for d in params[key])
 
 
 def read(program: Program, images: int, owners: dict[int, Path], *, fold: bool) -> list[Step]:
-    """Return the program in the words of `ops`, as far as it depends on the images."""
+    """Return the part of the program that depends on the images, as operations of `ops`."""
     reader = _Reader(program, images, owners, fold)
     steps: list[Step] = []
     for equation in program.equations:
@@ -203,7 +197,7 @@ def read(program: Program, images: int, owners: dict[int, Path], *, fold: bool) 
 
 
 def _alive(reader: _Reader, steps: list[Step]) -> list[Step]:
-    """Leave out what nothing uses, such as the comparison that a ReLU was written with."""
+    """Drop unused steps, such as the comparison inside a ReLU."""
     wanted, kept = set(reader.results), []
     for step in reversed(steps):
         if wanted & {step.output, *step.equations[-1].outputs}:
@@ -235,7 +229,7 @@ def _step(reader: _Reader, equation: Equation) -> Step:
         return step("global_max")
     division, kind = None, ""
     if name == "reduce_window_sum" and spatial(params["window_dimensions"]) and _undilated(params):
-        division = _mean(reader, equation, _window_count(params))
+        division = _mean(reader, equation, math.prod(params["window_dimensions"]))
         kind = "mean_pool"
     elif name == "reduce_sum" and _over_map(program, equation, given[0]):
         h, w = (program.shape(given[0])[axis] for axis in params["axes"])
@@ -254,7 +248,7 @@ def _step(reader: _Reader, equation: Equation) -> Step:
     if name in _AFFINE and len(given) == 1:
         return _constant_arithmetic(reader, equation, step)
     if not jnp.issubdtype(program.dtypes[equation.outputs[0]], jnp.inexact):
-        return step("reshape")  # a comparison, an index: nothing flows through it
+        return step("reshape")  # a comparison, an index: no gradient flows
     if name in _RESHAPING or (name in ("concatenate", "pad") and _blank(reader, equation)):
         return step("reshape")
     if name in ACTIVATIONS or (name in _ELEMENTWISE and len(given) == 1):
@@ -263,9 +257,9 @@ def _step(reader: _Reader, equation: Equation) -> Step:
 
 
 def _region(reader: _Reader, first: Equation) -> list[Equation] | None:
-    """Return what follows an equation, where together they are a function of one value, position by position.
+    """Return the later equations with which an equation is an elementwise function of one value; or None.
 
-    Such as GELU, written out: x (1 + tanh(a x + b x³)) / 2. A ReLU, or a chain of constants, is none.
+    For instance GELU, written out: x (1 + tanh(a x + b x³)) / 2. A ReLU or a chain of constants is none.
     """
     given = {a for a in first.inputs if reader.is_data(a)}
     if len(given) != 1:
@@ -309,12 +303,12 @@ def _is_elementwise(reader: _Reader, equation: Equation, shape: tuple[int, ...])
 
 
 def _over_map(program: Program, equation: Equation, value: int) -> bool:
-    """Tell whether something is taken over all positions of maps."""
+    """Tell whether a reduction is over all positions of maps."""
     return len(program.shape(value)) == 4 and tuple(equation.params["axes"]) in ((1, 2), (2, 3))
 
 
 def _blank(reader: _Reader, equation: Equation) -> bool:
-    """Tell whether what is put beside the values is zeros."""
+    """Tell whether all constant operands are zeros."""
     return all(reader.is_data(a) or _is_zero(reader, a) for a in equation.inputs)
 
 
@@ -325,7 +319,7 @@ def _product(reader: _Reader, equation: Equation, step: Any) -> Step:
     if not swapped and _outputs(equation, reader.program) == 1:
         chain = reader.affine_chain(equation.outputs[0], channel_axis(equation, reader.program))
     own = reader.owner(equation)
-    # The bias is a sum in the layer's own module; what follows is normalization.
+    # A sum in the layer's own module is the bias; later arithmetic is normalization.
     bias = 1 if chain and chain[0].name == "add" and reader.owner(chain[0]) in (own, ()) else 0
     kept = chain if reader.fold else chain[:bias]
     made: Step = step("product")
@@ -338,7 +332,7 @@ def _product(reader: _Reader, equation: Equation, step: Any) -> Step:
 
 
 def _outputs(equation: Equation, program: Program) -> int:
-    """Return how many axes of a product's output its weights make."""
+    """Return the number of axes of a product's output that its weights produce."""
     if equation.name == "conv_general_dilated":
         return 1
     (_, own), (_, batch) = equation.params["dimension_numbers"]
@@ -357,7 +351,7 @@ def _selected(reader: _Reader, equation: Equation) -> int | None:
 
 
 def _constant_arithmetic(reader: _Reader, equation: Equation, step: Any) -> Step:
-    """Arithmetic by constants that follows no product: one factor and offset a channel, if it is that."""
+    """Return arithmetic by constants that follows no product: a factor and offset per channel, if it is."""
     value = next(a for a in equation.inputs if reader.is_data(a))
     shape = reader.program.shape(value)
     constant = reader.partner(equation)
@@ -377,7 +371,7 @@ def _constant_arithmetic(reader: _Reader, equation: Equation, step: Any) -> Step
 
 
 def _standardized(reader: _Reader, steps: list[Step]) -> list[Step]:
-    """Put the arithmetic on the pixels that comes before everything else into one step."""
+    """Join the first arithmetic on the pixels into one step, the standardization."""
     pixels, first, value = [], reader.images, reader.images
     by_input = {step.inputs: step for step in steps if len(step.inputs) == 1}
     uses = Counter(i for step in steps for i in step.inputs)
@@ -388,7 +382,7 @@ def _standardized(reader: _Reader, steps: list[Step]) -> list[Step]:
             break
         pixels.append(step)
         value = step.output
-    while pixels and pixels[-1].kind == "reshape":  # no part of it
+    while pixels and pixels[-1].kind == "reshape":  # not part of it
         pixels.pop()
     if not pixels:
         return steps

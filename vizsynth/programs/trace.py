@@ -1,8 +1,7 @@
 """A traced program as one flat list of equations.
 
-JAX nests programs: a jitted function, a checkpoint, a custom derivative, a scan are equations that hold
-equations. Here they are one list. Each equation knows the module that it was traced in (the name scopes of
-the program), and whether it depends on the images.
+JAX nests programs: a jitted function, a checkpoint, a custom derivative or a scan is an equation that holds
+equations. Here they are one list. Each equation knows its module, by the name scopes of the program.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ Atom = Any
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A value that is written in the program."""
+    """A constant in the program."""
 
     value: Any
 
@@ -36,7 +35,7 @@ class Equation:
     """One operation of the program."""
 
     name: str
-    """That of its primitive; of a call that is not looked into, the function's."""
+    """The name of its primitive; for a call kept whole, the name of the function."""
     inputs: tuple[Atom, ...]
     outputs: tuple[int, ...]
     params: Mapping[str, Any]
@@ -47,7 +46,7 @@ class Equation:
 
 @dataclass
 class Program:
-    """Equations in the order in which they are computed."""
+    """Equations in the order of computation."""
 
     inputs: list[int]
     outputs: list[Atom] = field(default_factory=list)
@@ -66,23 +65,23 @@ class Program:
         return tuple(np.shape(atom.value)) if isinstance(atom, Known) else self.shapes[atom]
 
 
-# What the arithmetic of `ops` has a word for: calls that hold it are looked into.
+# Primitives of the operations in `ops`: calls that hold them are opened.
 _WORDS = {"conv_general_dilated", "dot_general", "reduce_window_max", "reduce_window_sum"}
 _PLAIN_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-# Functions of one value, position by position, that are kept whole, so that a rule may pass through them.
+# Elementwise functions of one value, kept whole so that a rule can pass through them.
 ACTIVATIONS = {"silu", "swish", "gelu", "elu", "selu", "celu", "leaky_relu", "softplus", "sigmoid"}
 ACTIVATIONS |= {"hard_swish", "hard_silu", "hard_sigmoid", "mish", "soft_sign", "log_sigmoid", "squareplus"}
 
 
 def trace(function: Callable[..., Any], *avals: Any) -> Program:
-    """Trace a function of arrays, and of trees of arrays, and return it as a flat program.
+    """Return the flat program of a function of arrays and trees of arrays.
 
     >>> program = trace(lambda x: jax.nn.relu(x) @ x, jax.ShapeDtypeStruct((2, 2), jnp.float32))
     >>> [equation.name for equation in program.equations]
     ['max', 'dot_general']
     """
-    # Its author's arithmetic: whoever is strict here may not have been there.
+    # The author of the network may rely on promotions that the caller forbids.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         closed = jax.make_jaxpr(function)(*avals)
     program = Program([])
@@ -93,7 +92,7 @@ def trace(function: Callable[..., Any], *avals: Any) -> Program:
 
 
 def _inner(equation: Any) -> tuple[Any, list[Known]] | None:
-    """Return the program that an equation calls."""
+    """Return the program that an equation calls, with its constants."""
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(key)
         if isinstance(inner, core.ClosedJaxpr):
@@ -104,15 +103,17 @@ def _inner(equation: Any) -> tuple[Any, list[Known]] | None:
 
 
 def holds_words(jaxpr: Any) -> bool:
-    """Tell whether a program does anything that `ops` has a word for."""
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name in _WORDS or (name == "max" and _has_zero(equation)):
-            return True
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(value) and holds_words(getattr(value, "jaxpr", value)):
-                return True
-    return False
+    """Tell whether a program holds an operation of `ops`."""
+    return any(
+        e.primitive.name in _WORDS or (e.primitive.name == "max" and _has_zero(e)) or _holds_any(e)
+        for e in jaxpr.eqns
+    )
+
+
+def _holds_any(equation: Any) -> bool:
+    """Tell whether an equation calls a program that holds an operation of `ops`."""
+    programs = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
+    return any(_is_program(p) and holds_words(getattr(p, "jaxpr", p)) for p in programs)
 
 
 def _is_program(value: Any) -> bool:
@@ -131,7 +132,7 @@ def _scope(equation: Any) -> tuple[str, ...]:
 def _walk(
     program: Program, jaxpr: Any, constants: Sequence[Atom], inputs: Sequence[Atom], scope: tuple[str, ...]
 ) -> list[Atom]:
-    """Add a program's equations to the list, and return its outputs."""
+    """Append a program's equations to the list; return its outputs."""
     atoms: dict[Any, Atom] = dict(zip(jaxpr.constvars, constants, strict=True))
     atoms |= dict(zip(jaxpr.invars, inputs, strict=True))
 
@@ -150,7 +151,7 @@ def _walk(
         elif name in ("while", "cond") and _holds_any(equation):
             raise ValueError(
                 f"{'.'.join(here) or 'the network'} convolves, multiplies or pools within a {name!r} of JAX, "
-                "whose steps cannot be told apart: write it as a Python loop or condition, or as jax.lax.scan"
+                "whose steps cannot be separated: use a Python loop or condition, or jax.lax.scan"
             )
         elif inner is not None and (
             (name in _PLAIN_CALLS and (ruled or function not in ACTIVATIONS))
@@ -167,13 +168,8 @@ def _walk(
     return [read(v) for v in jaxpr.outvars]
 
 
-def _holds_any(equation: Any) -> bool:
-    programs = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
-    return any(_is_program(p) and holds_words(getattr(p, "jaxpr", p)) for p in programs)
-
-
 def _binding(jaxpr: Any, equation: Any) -> Callable[..., Sequence[Any]]:
-    """Return the equation as a function of all its inputs, those included that are written in it."""
+    """Return the equation as a function of all its inputs, its literals included."""
     variables = list(dict.fromkeys(v for v in equation.invars if not isinstance(v, core.Literal)))
     alone = jaxpr.replace(constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation])
     function = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
@@ -189,7 +185,7 @@ def _binding(jaxpr: Any, equation: Any) -> Callable[..., Sequence[Any]]:
 
 
 def _unrolled(program: Program, equation: Any, given: Sequence[Atom], scope: tuple[str, ...]) -> list[Atom]:
-    """Add the steps of a scan one after another: step i in a scope of its own, `[i]`."""
+    """Append the steps of a scan one after another, step i in the scope `[i]`."""
     body, length = equation.params["jaxpr"], equation.params["length"]
     fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
     constants, carry, rows = given[:fixed], list(given[fixed : fixed + carried]), given[fixed + carried :]

@@ -1,1 +1,1 @@
-"""What runs again, and only that, after a change of an image or a layer."""
+"""Run again only the part of a network that a change of an image or a layer reaches."""

@@ -1,8 +1,8 @@
-"""Arithmetic on a layer of which one channel has changed.
+"""Arithmetic on a layer with one changed channel.
 
-As long as each channel is by itself (ReLU, pooling, normalization), only that channel is computed again.
-The first operation that mixes channels is linear, so f(x + Δ e_c) = f(x) + W_c Δ: a product with the weights
-of one channel in the place of all. What comes after is computed whole.
+Operations on single channels (ReLU, pooling, normalization) compute only that channel again. The first
+operation that mixes channels is linear, so f(x + Δ e_c) = f(x) + W_c Δ: a product with the weights of one
+channel. Later operations are computed whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,60 +14,26 @@ from jaxtyping import Array
 from vizsynth import ops
 from vizsynth.cpu import convolution
 from vizsynth.ops import Ops, Padding, Pair
-from vizsynth.replay.incremental import Clean
+from vizsynth.replay.incremental import Clean, Replaced, dense
 
 
-class Ablated:
-    """A layer of which one channel has changed.
-
-    It is no array: a network that does arithmetic on it other than through `ops` fails with a `TypeError`
-    or an `AttributeError`.
-    """
+class Ablated(Replaced):
+    """A layer with one changed channel, `[n, h, w, 1]`."""
 
     def __init__(self, clean: Array, part: Array, channel: Array, flat: bool = False):
-        self.clean = clean
-        """The layer as it was, `[n, h, w, c]`."""
-        self.part = part
-        """What the channel holds now, `[n, h, w, 1]`."""
+        super().__init__(clean, part, (0, 0, 0, channel), flat)
         self.channel = channel
-        self.flat = flat
-        """Whether it is to be seen as `[n, h w c]`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the whole layer."""
-        return (len(self.clean), self.clean[0].size) if self.flat else self.clean.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> Any:
-        """The type of the values."""
-        return self.clean.dtype
 
     @property
     def change(self) -> Array:
-        """By how much the channel has changed, `[n, h, w, 1]`."""
+        """The difference of the channel, `[n, h, w, 1]`."""
         return self.part - of_channel(self.clean, self.channel)
-
-    def dense(self) -> Array:
-        """Return the whole layer."""
-        at = (0,) * (self.clean.ndim - 1)
-        return lax.dynamic_update_slice(self.clean, self.part, (*at, self.channel)).reshape(self.shape)
 
     def reshape(self, *shape: Any) -> Any:
         """Return the layer in another shape."""
+        flat = Ablated(self.clean, self.part, self.channel, flat=True)
         whole = self.dense().reshape(*shape)
-        return (
-            Ablated(self.clean, self.part, self.channel, flat=True) if whole.shape == _flat(self) else whole
-        )
-
-
-def _flat(x: Ablated) -> tuple[int, int]:
-    return len(x.clean), x.clean[0].size
+        return flat if whole.shape == flat.shape else whole
 
 
 def of_channel(x: Array, channel: Array, axis: int = -1) -> Array:
@@ -76,10 +42,10 @@ def of_channel(x: Array, channel: Array, axis: int = -1) -> Array:
 
 
 def table(clean: Sequence[Any]) -> Ops:
-    """Return the arithmetic for a network that is given an `Ablated` in the place of a layer.
+    """Return the table for a network with an `Ablated` in place of a layer.
 
     Args:
-        clean: what `vizsynth.replay.incremental.recording` wrote for the network as it was.
+        clean: the record of `vizsynth.replay.incremental.recording` for the unchanged network.
     """
     upcoming = iter(clean[1:])
 
@@ -91,7 +57,7 @@ def table(clean: Sequence[Any]) -> Ops:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
             out = output()
             if not isinstance(x, Ablated) or x.flat:
-                return op(_dense(x), *args, **kwargs)
+                return op(dense(x), *args, **kwargs)
             return Ablated(out, op(x.part, *args, **kwargs), x.channel)
 
         return call
@@ -108,14 +74,14 @@ def table(clean: Sequence[Any]) -> Ops:
         out = output()
         if not isinstance(x, Ablated):
             return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
-        # As a product: many channels together would be a grouped convolution, slow where one is fast.
+        # As a product: a batch of channels would become a grouped convolution, which is slow.
         part = of_channel(kernel.astype(x.dtype), x.channel, axis=2)
         return out + convolution.by_patches(x.change, part, strides, padding)
 
     def linear(x: Any, kernel: Array, bias: Array | None, *, name: str = "") -> Array:
         out = output()
         if not isinstance(x, Ablated) or not x.flat:
-            return ops.linear(_dense(x), kernel, bias, name=name)
+            return ops.linear(dense(x), kernel, bias, name=name)
         n, _, _, c = x.clean.shape
         rows = of_channel(kernel.astype(x.dtype).reshape(-1, c, kernel.shape[1]), x.channel, axis=1)[:, 0]
         return out + x.change.reshape(n, -1) @ rows
@@ -132,13 +98,13 @@ def table(clean: Sequence[Any]) -> Ops:
     def whole(op: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             output()
-            return op(*[_dense(x) for x in args], **kwargs)
+            return op(*[dense(x) for x in args], **kwargs)
 
         return call
 
     def concatenate(xs: Sequence[Any]) -> Array:
         output()
-        return ops.concatenate([_dense(x) for x in xs])
+        return ops.concatenate([dense(x) for x in xs])
 
     return Ops(
         standardize=whole(ops.standardize),
@@ -152,7 +118,3 @@ def table(clean: Sequence[Any]) -> Ops:
         add=whole(ops.add),
         concatenate=concatenate,
     )
-
-
-def _dense(x: Any) -> Any:
-    return x.dense() if isinstance(x, Ablated) else x

@@ -1,12 +1,11 @@
 """Arithmetic on the part of every layer that a change of the image can reach.
 
-When a window of an image changes, each layer changes in a window too: it grows by the reach of every
-convolution. `table` computes that window alone, and takes the rest from the activations of the unchanged
-image. The result is what the whole network would have computed, up to rounding.
+If an image changes in a window, each layer changes in a window too, which grows with every convolution.
+`table` computes this window alone, and takes the rest from the activations of the unchanged image. Up to
+rounding, the result is that of the whole network.
 
-All windows of one size are described together: where they lie in each layer is known on the host before
-anything is compiled (`Span`), so the compiled program holds slices of one static size, at an offset that
-is looked up.
+A `Span` describes all windows of one size. Their places in each layer are known on the host before
+compilation, so the program takes slices of one static size at an offset from a table.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from vizsynth.ops import Ops, Padding, Pair
 
 @dataclass(frozen=True)
 class Span:
-    """Where each of several intervals of one length lies along an axis."""
+    """Several intervals of one length along an axis."""
 
     starts: np.ndarray
     length: int
@@ -34,7 +33,7 @@ class Span:
     """The size of the axis."""
 
     def reached(self, window: int, stride: int, padding: Pair) -> "Span":
-        """Return the outputs of a sliding window that see any of the interval."""
+        """Return the outputs of a sliding window whose inputs meet the interval."""
         outputs = (self.size + sum(padding) - window) // stride + 1
         first = -((window - 1 - self.starts - padding[0]) // stride)
         last = (self.starts + self.length - 1 + padding[0]) // stride
@@ -52,67 +51,81 @@ def _covering(first: np.ndarray, last: np.ndarray, size: int) -> Span:
     return Span(np.minimum(first, size - length), length, size)
 
 
-class Changed:
-    """A layer of which one window has changed.
+def _corner(rows: Span, cols: Span, at: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the first row and column of a window."""
+    return jnp.asarray(rows.starts)[at[0]], jnp.asarray(cols.starts)[at[1]]
 
-    It is no array: a network that does arithmetic on it other than through `ops` fails with a `TypeError`
-    or an `AttributeError`.
+
+class Replaced:
+    """A layer with one replaced block.
+
+    It is not an array: arithmetic on it past `ops` raises a `TypeError` or an `AttributeError`.
     """
 
-    def __init__(self, clean: Array, patch: Array, rows: Span, cols: Span, at: tuple[Array, Array]):
+    def __init__(self, clean: Array, part: Array, start: tuple[Any, Any, Any, Any], flat: bool = False):
         self.clean = clean
-        """The layer of the unchanged image, `[n, h, w, c]`."""
-        self.patch = patch
-        """What the window holds now, `[n, rows.length, cols.length, c]`."""
-        self.rows, self.cols = rows, cols
-        self.at = at
-        """Which of the intervals of `rows` and of `cols` it is."""
+        """The unchanged layer, `[n, h, w, c]`."""
+        self.part = part
+        """The block."""
+        self.start = start
+        """The place of the block in the layer."""
+        self.flat = flat
+        """Whether the shape is `[n, h w c]`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the whole layer."""
-        return self.clean.shape
+        return (len(self.clean), self.clean[0].size) if self.flat else self.clean.shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.clean.ndim
+        return len(self.shape)
 
     @property
     def dtype(self) -> Any:
         """The type of the values."""
         return self.clean.dtype
 
-    @property
-    def start(self) -> tuple[Array, Array]:
-        """The row and the column at which the window begins."""
-        return jnp.asarray(self.rows.starts)[self.at[0]], jnp.asarray(self.cols.starts)[self.at[1]]
-
     def dense(self) -> Array:
         """Return the whole layer."""
-        if self.patch.shape == self.clean.shape:
-            return self.patch
-        top, left = self.start
-        return lax.dynamic_update_slice(self.clean, self.patch, (0, top, left, 0))
+        if self.part.shape == self.clean.shape:
+            return self.part.reshape(self.shape)
+        return lax.dynamic_update_slice(self.clean, self.part, self.start).reshape(self.shape)
+
+
+def dense(x: Any) -> Any:
+    """Return a value as a whole array."""
+    return x.dense() if isinstance(x, Replaced) else x
+
+
+class Changed(Replaced):
+    """A layer with one changed window, `[n, rows.length, cols.length, c]`."""
+
+    def __init__(self, clean: Array, patch: Array, rows: Span, cols: Span, at: tuple[Array, Array]):
+        top, left = _corner(rows, cols, at)
+        super().__init__(clean, patch, (0, top, left, 0))
+        self.rows, self.cols = rows, cols
+        self.at = at
+        """The numbers of its intervals in `rows` and in `cols`."""
 
     def reshape(self, *shape: Any) -> Array:
         """Return the whole layer in another shape."""
         return self.dense().reshape(*shape)
 
     def grown(self, rows: Span, cols: Span) -> Array:
-        """Return what a larger window holds."""
+        """Return the values in a larger window."""
         if rows.length == self.rows.length and cols.length == self.cols.length:
-            return self.patch
-        top, left = jnp.asarray(rows.starts)[self.at[0]], jnp.asarray(cols.starts)[self.at[1]]
+            return self.part
+        top, left = _corner(rows, cols, self.at)
         size = (self.shape[0], rows.length, cols.length, self.shape[3])
         around = lax.dynamic_slice(self.clean, (0, top, left, 0), size)
-        own_top, own_left = self.start
-        return _placed(self.patch, around, own_top - top, own_left - left)
+        return _placed(self.part, around, self.start[1] - top, self.start[2] - left)
 
     def seen_by(
         self, rows: Span, cols: Span, window: Pair, strides: Pair, padding: Padding, fill: float
     ) -> Array:
-        """Return what a sliding window sees where its outputs are `rows` and `cols`, without more padding."""
+        """Return the padded inputs of a sliding window whose outputs are `rows` and `cols`."""
         axes = [
             _Cut.of(self.rows, rows, window[0], strides[0], padding[0]),
             _Cut.of(self.cols, cols, window[1], strides[1], padding[1]),
@@ -122,14 +135,14 @@ class Changed:
         begin, inside = zip(*(cut.offsets(i) for cut, i in zip(axes, self.at, strict=True)), strict=True)
         size = (self.shape[0], axes[0].length, axes[1].length, self.shape[3])
         around = lax.dynamic_slice(padded, (0, *begin, 0), size)
-        return _placed(self.patch, around, *inside)[:, axes[0].own, axes[1].own]
+        return _placed(self.part, around, *inside)[:, axes[0].own, axes[1].own]
 
 
 def _placed(patch: Array, around: Array, top: Any, left: Any) -> Array:
-    """Return what is around with a patch in it: `lax.dynamic_update_slice`, of which `vmap` makes a scatter.
+    """Return `around` with a patch in it, like `lax.dynamic_update_slice`, which `vmap` turns into a scatter.
 
-    A scatter takes one core on CPU, and a pass over memory of its own; this becomes part of another loop. For
-    what is little larger than the patch: that is padded to up to three times its size.
+    A scatter takes one core on CPU and a pass over memory; this fuses with other loops. It pads the patch to
+    up to three times its size, so `around` should be little larger.
     """
     (height, width), (whole_height, whole_width) = patch.shape[1:3], around.shape[1:3]
     below, right = whole_height - height, whole_width - width
@@ -142,10 +155,10 @@ def _placed(patch: Array, around: Array, top: Any, left: Any) -> Array:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Along one axis, the piece of a padded layer that the outputs of a sliding window see.
+    """Along one axis, the piece of a padded layer that the outputs of a sliding window depend on.
 
-    It is cut with a margin where a window with gaps (a stride above its size) does not see all of the
-    changed interval, so that the change always fits in it.
+    If the stride is above the window, outputs may skip part of the changed interval: the piece then has a
+    margin, so that it holds the whole change.
     """
 
     pad: Pair
@@ -175,7 +188,7 @@ class _Cut:
 
 
 class Clean(NamedTuple):
-    """What an operation computed for the unchanged image, and what it prepared for the changed ones."""
+    """An operation's output for the unchanged image, and its transformed kernel for the changed ones."""
 
     output: Array
     transformed: winograd.Transform | None = None
@@ -183,7 +196,7 @@ class Clean(NamedTuple):
 
 
 def recording(table: Ops, into: list[Any]) -> Ops:
-    """Return the table, writing the first operation's input and each one's `Clean` into a list."""
+    """Return the table, recording the first operation's input and every operation's `Clean` in a list."""
 
     def recorded(op: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -202,7 +215,7 @@ def recording(table: Ops, into: list[Any]) -> Ops:
 
 
 def _is_winograd(x: Array, kernel: Array, *, strides: Pair = (1, 1), **_: Any) -> bool:
-    """Tell whether Winograd's form pays for a convolution of many windows."""
+    """Tell whether to convolve many windows in Winograd's form."""
     return strides == (1, 1) and x.dtype == jnp.float32 and winograd.transformable(kernel)
 
 
@@ -216,7 +229,7 @@ def _convolved(
     name: str = "",
     **_: Any,
 ) -> Array:
-    """Convolve in Winograd's form on CPU; other backends know better."""
+    """Convolve in Winograd's form on CPU, by the plain convolution on other backends."""
     y = lax.platform_dependent(
         x,
         kernel,
@@ -227,25 +240,25 @@ def _convolved(
     return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
-class HeadReached(Exception):  # no error: how a network is left half way
-    """What a network's first dense layer is given."""
+class HeadReached(Exception):  # not an error: it stops a network half way
+    """The input of a network's first dense layer."""
 
     def __init__(self, value: Array) -> None:
         self.value = value
 
 
 def leaving(table: Ops) -> Ops:
-    """Return the arithmetic that stops at the first dense layer, raising `HeadReached`."""
+    """Return the table that raises `HeadReached` at the first dense layer."""
 
     def linear(x: Any, kernel: Any, bias: Any, *, name: str = "") -> Any:
         del kernel, bias, name
-        raise HeadReached(x.dense() if isinstance(x, Changed) else x)
+        raise HeadReached(dense(x))
 
     return table._replace(linear=linear)
 
 
 def resuming(value: Array, table: Ops = ops.default) -> Ops:
-    """Return the arithmetic in which the first dense layer is given a value in place of its input."""
+    """Return the table whose first dense layer takes a value in place of its input."""
     given: list[Array] = [value]
 
     def linear(x: Any, kernel: Array, bias: Array | None, *, name: str = "") -> Any:
@@ -255,16 +268,16 @@ def resuming(value: Array, table: Ops = ops.default) -> Ops:
 
 
 def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array]) -> Ops:
-    """Return the arithmetic for an image of which one window has changed.
+    """Return the table for an image with one changed window.
 
     Args:
-        clean: what `recording` wrote for the unchanged image.
-        rows: where the windows lie, from top to bottom.
-        cols: where they lie, from left to right.
-        at: which row and which column of windows has changed.
+        clean: the record of `recording` for the unchanged image.
+        rows: the windows' intervals from top to bottom.
+        cols: the same from left to right.
+        at: the row and the column of the changed window.
 
-    The network's first operation must see the images themselves, each pixel by itself (standardized, say):
-    where it sees a change outside the window, the layers after it are NaN.
+    The input of the network's first operation must be the images, possibly changed pixel by pixel
+    (standardized). If it changes outside the window, all layers are NaN.
     """
     inputs, *outputs = clean
     upcoming = iter(outputs)
@@ -276,21 +289,19 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
             return x
         first = False
         if x.shape[1:3] != (rows.size, cols.size):
-            return x  # the network has its own idea of the image: compute all of it
-        changed = Changed(inputs, x, rows, cols, at)
-        top, left = changed.start
+            return x  # the network resizes or crops the image: compute all of it
+        top, left = _corner(rows, cols, at)
         patch = lax.dynamic_slice(x, (0, top, left, 0), (x.shape[0], rows.length, cols.length, x.shape[3]))
-        changed = Changed(inputs, patch, rows, cols, at)
-        contained = (changed.dense() == x).all()
-        changed.patch = jnp.where(contained, patch, jnp.asarray(jnp.nan, patch.dtype))
-        return changed
+        contained = (Changed(inputs, patch, rows, cols, at).dense() == x).all()
+        patch = jnp.where(contained, patch, jnp.asarray(jnp.nan, patch.dtype))
+        return Changed(inputs, patch, rows, cols, at)
 
     def pointwise(op: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
             x, out = receive(x), next(upcoming)
             if not isinstance(x, Changed):
                 return op(x, *args, **kwargs)
-            return Changed(out.output, op(x.patch, *args, **kwargs), x.rows, x.cols, x.at)
+            return Changed(out.output, op(x.part, *args, **kwargs), x.rows, x.cols, x.at)
 
         return call
 
@@ -353,7 +364,7 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
             x = receive(x)
             next(upcoming)
-            return op(x.dense() if isinstance(x, Changed) else x, *args, **kwargs)
+            return op(dense(x), *args, **kwargs)
 
         return call
 

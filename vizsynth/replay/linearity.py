@@ -1,4 +1,4 @@
-"""Is a function affine, and does it depend on its input? Told from its traced program, before it is run."""
+"""Is a function affine, and does it depend on its input? Answered from its traced program, before a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, Literal
 
-# Linear in all of their array operands together.
+# Linear in all array operands together.
 _LINEAR = {"add", "sub", "add_any", "neg", "copy", "convert_element_type", "reduce_sum", "reshape", "pad"}
 _LINEAR |= {"broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "rev"}
-# Linear in the operand at this place, where no other operand depends on the input.
+# Linear in the operand at this place, if no other operand depends on the input.
 _LINEAR_IN = {"div": 0, "gather": 0, "dynamic_slice": 0}
-# Linear in either of two operands, where the other does not depend on the input.
+# Linear in either operand, if the other does not depend on the input.
 _BILINEAR = frozenset({"mul", "dot_general", "conv_general_dilated"})
 
 
 def is_affine(function: Callable[[Any], Any], example: Any) -> bool:
-    """Tell whether a function of one array is sure to be affine; False where it cannot be told.
+    """Tell whether a function of one array is certainly affine; False in doubt.
 
     >>> import jax.numpy as jnp
     >>> is_affine(lambda x: 2 * x.mean() + 1, jnp.ones(3)), is_affine(jnp.abs, jnp.ones(3))
@@ -27,7 +27,7 @@ def is_affine(function: Callable[[Any], Any], example: Any) -> bool:
 
 
 def depends(function: Callable[[Any], Any], example: Any) -> bool:
-    """Tell whether a function of one array may depend on it; False only where it is sure not to.
+    """Tell whether a function of one array may depend on it; True in doubt.
 
     >>> import jax.numpy as jnp
     >>> depends(lambda x: x.mean(), jnp.ones(3)), depends(lambda x: jnp.zeros_like(x), jnp.ones(3))
@@ -42,7 +42,7 @@ def depends(function: Callable[[Any], Any], example: Any) -> bool:
 
 
 def _depends_affinely(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool] | None:
-    """Return which outputs depend on the inputs marked, or None if one is not affine in them."""
+    """Tell per output whether it depends on the marked inputs; None if one is not affine in them."""
     dependent = {v for v, marked in zip(jaxpr.invars, inputs, strict=True) if marked}
 
     def marked(v: Any) -> bool:

@@ -1,8 +1,8 @@
 """A network in parts: large images in little memory.
 
-The gradient needs the activations of every layer. Where the network is cut into parts, only what lies at the
-cuts is kept; each part is computed once more when the gradient reaches it, so that no more than one part's
-activations are in memory at one time. Chen, Xu, Zhang & Guestrin, Training Deep Nets with Sublinear Memory
+The gradient needs the activations of every layer. If the network is cut into parts, only the activations at
+the cuts are kept; each part is computed again when the gradient reaches it, so that memory holds the
+activations of one part at a time. Chen, Xu, Zhang & Guestrin, Training Deep Nets with Sublinear Memory
 Cost, 2016, section 4.
 """
 
@@ -19,7 +19,7 @@ from vizsynth.types import Images, Network
 
 
 def listed(net: Network, images: Any, ops: Any = None) -> list[str]:
-    """Return the names that the network taps, in the order in which it does. Nothing is computed."""
+    """Return the names of the network's taps, in order; nothing is computed."""
     names: list[str] = []
 
     def tap(name: str, value: Any) -> Any:
@@ -34,10 +34,10 @@ def listed(net: Network, images: Any, ops: Any = None) -> list[str]:
 
 
 def after(values: Any, others: Any) -> Any:
-    """Return values, for use once the others are computed: what both need is then not in memory at one time.
+    """Return values that can be used only after the others are computed, so as not to need both in memory.
 
-    XLA's CPU compiler drops the barriers that are made for this. Here a zero is added that depends on the
-    others (where one of them is not finite, it is NaN).
+    XLA's CPU compiler drops `optimization_barrier`. Instead, this adds a zero that depends on the others
+    (NaN if one of them is not finite).
     """
     numbers = [
         leaf.reshape(-1)[0] for leaf in jax.tree.leaves(others) if jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -52,11 +52,10 @@ def after(values: Any, others: Any) -> Any:
 
 
 def recomputed(function: Callable[[Any, Any], Any], net: Any, inputs: Any) -> Any:
-    """Return function(net, inputs), of which nothing but net and inputs is kept for the gradient.
+    """Return function(net, inputs), keeping nothing but net and inputs for the gradient.
 
-    It is `jax.checkpoint`, but for one thing: XLA's CPU compiler drops the barriers that keep what is
-    computed again apart from what was computed before, finds both the same, and keeps all after all. Here
-    the second time waits for the incoming gradient (`after`).
+    Like `jax.checkpoint`, whose barriers XLA's CPU compiler drops: it then merges the second computation
+    with the first and keeps all activations. Here the second one waits for the incoming gradient (`after`).
     """
     converted, constants = jax.closure_convert(function, net, inputs)
 
@@ -87,7 +86,7 @@ def _backward(function: Callable[..., Any], residuals: Any, g: Any) -> Any:
     def again(varied: Any) -> Any:
         return function(*_merged(varied, fixed))
 
-    # Weights that are not asked for are no part of it: kernels that were transformed refuse to be.
+    # Without the weights that need no gradient: transformed kernels refuse to be differentiated.
     return jax.vjp(again, (net, after(inputs, g), constants))[1](g)[0]
 
 
@@ -115,16 +114,13 @@ def read(
     cuts: Sequence[str] = (),
     ops: Any = None,
 ) -> dict[str, Any]:
-    """Return of(l, A_l) for each of the layers; between the cuts, activations are not kept for the gradient.
+    """Return of(l, A_l) for each layer, keeping only the activations at the cuts for the gradient.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1].
-        layers: what is read.
-        of: what is made of each layer's activations, a Gram matrix for instance. It belongs to the layer's
-            part: what it keeps for its own gradient is not kept either.
-        cuts: layers that all of the network passes through, such as pools (not the inside of a block).
-        ops: another table of arithmetic.
+        of: a function of a layer's name and activations, a Gram matrix for instance. It is part of the
+            layer's part, and is computed again with it.
+        cuts: layers that the whole network passes through, such as pools (not the inside of a block).
+        ops: another table of operations.
 
     Raises:
         ValueError: a layer or a cut that the network does not have.
@@ -157,7 +153,7 @@ def read(
     for border in borders:
         wanted = tuple(layer for layer in layers if begin < names.index(layer) <= border)
         end = names[border]
-        # What lies before a held layer is dead code: its image may be any.
+        # The layers before a held one are dead code, so any image will do.
         image = images if not held else jnp.zeros(images.shape, images.dtype)
         values, value = recomputed(partial(part, wanted=wanted, end=end), net, (held, image))
         found |= values
