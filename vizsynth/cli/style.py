@@ -278,11 +278,9 @@ def _check_masks(masks: list[styling.Given], photo: styling.Given) -> None:
 
 def _region(mask: styling.Given, size: styling.Size) -> Any:
     """Return a mask's light at a size."""
-    import jax.numpy as jnp
-
     from vizsynth.images import luminance
 
-    return jnp.clip(luminance(mask.read(size)), 0, 1)
+    return np.clip(np.asarray(luminance(mask.read(size))), 0, 1)  # on the host, where it is checked
 
 
 def _colored(style: Any, image: Any, colors: str | None) -> Any:
