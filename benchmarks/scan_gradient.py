@@ -57,7 +57,7 @@ def main() -> None:
     net = vizsynth.models.vgg16(num_classes=None, key=network_key)
     images = jax.random.uniform(image_key, (1, chosen.size, chosen.size, 3))
     print(f"VGG-16 trunk, {chosen.size} px, {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    for name, table in (("default", ops.default), ("plain", ops.plain)):
+    for name, table in (("fast", ops.fast), ("plain", ops.plain)):
         calls = outside_and_inside(net, images, table, chosen.steps)
         times = side_by_side(calls, turns=chosen.turns)
         outside, inside = (times.median(side) / chosen.steps for side in ("outside", "inside"))

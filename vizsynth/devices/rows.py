@@ -13,7 +13,7 @@ number of rows before a pool), the layer is left to the compiler's own partition
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from vizsynth import images as whole
 from vizsynth import ops as arithmetic
 from vizsynth.core.entry import as_network, is_concrete
 from vizsynth.core.pytrees import pytree
-from vizsynth.cpu import convolution
+from vizsynth.cpu.convolution import Convolution
 from vizsynth.cpu.winograd import Kernel
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.taps import passthrough
@@ -42,6 +42,7 @@ class OverRows:
 
     net: Any
     mesh: Mesh = field(metadata={"static": True})
+    arithmetic: Ops = field(default=arithmetic.plain, metadata={"static": True})
 
     @property
     def sharding(self) -> NamedSharding:
@@ -78,8 +79,9 @@ class OverRows:
         """The precision of the arithmetic."""
         return self.net.dtype
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Any:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Any:
         """Return what the network does; windows are taken with the neighbours' rows."""
+        ops = self.arithmetic if ops is None else ops
         table = _table(ops, self.mesh)
         if table == ops:  # another arithmetic altogether, of sizes for instance
             return self.net(images, tap=tap, ops=ops)
@@ -151,7 +153,8 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
         there = isinstance(leaf, (jax.Array, np.ndarray)) and is_concrete(leaf)  # not a shape alone
         return jax.device_put(leaf, everywhere) if there else leaf
 
-    return OverRows(jax.tree.map(placed, net), mesh)
+    table = getattr(net, "arithmetic", None) or arithmetic.plain
+    return OverRows(jax.tree.map(placed, net), mesh, table)
 
 
 def _axis(mesh: Mesh) -> str:
@@ -164,49 +167,28 @@ def _axis(mesh: Mesh) -> str:
 def _table(ops: Ops, mesh: Mesh) -> Ops:
     """Return the table with those of its windows exchanged that are the library's own."""
     changed = {}
-    for name in ("conv", "max_pool", "mean_pool"):
+    if isinstance(ops.conv, Convolution):
+        changed["conv"] = replace(ops.conv, function=partial(_conv, ops.conv, mesh))
+    for name in ("max_pool", "mean_pool"):
         function = getattr(ops, name)
-        if function in (arithmetic.conv, arithmetic.plain_conv):
-            changed[name] = _Conv(function, mesh)
-        elif function in (arithmetic.max_pool, arithmetic.plain_max_pool, arithmetic.mean_pool):
+        if function in (arithmetic.fast_max_pool, arithmetic.plain_max_pool, arithmetic.mean_pool):
             changed[name] = partial(_pool, function, mesh)
     return ops._replace(**changed)
 
 
-@dataclass(frozen=True)
-class _Conv:
-    """A convolution of rows that lie on several devices."""
+def _conv(conv: Convolution, mesh: Mesh, x: Array, kernel: Any, strides: Pair, padding: Padding) -> Array:
+    halo = _halo(x.shape[1], kernel.shape[0], strides[0], padding[0], mesh.size)
+    if halo is None:  # the compiler would gather a transform's tiles
+        return conv.function(x, kernel.plain if isinstance(kernel, Kernel) else kernel, strides, padding)
 
-    function: Callable[..., Array]
-    mesh: Mesh
+    def local(x: Array, kernel: Any) -> Array:
+        axis = _axis(mesh)
+        # Each device's own share of the weights' gradient is summed over the devices.
+        kernel = jax.tree.map(lambda w: lax.pcast(w, axis, to="varying"), kernel)
+        x = _with_neighbours(x, halo, axis, mesh.size)
+        return conv.function(x, kernel, strides, ((0, 0), padding[1]))
 
-    @property
-    def takes_transforms(self) -> bool:
-        return convolution.takes_transforms(self.function)
-
-    def __call__(
-        self,
-        x: Array,
-        kernel: Any,
-        bias: Array | None,
-        *,
-        strides: Pair = (1, 1),
-        padding: Padding = ((0, 0), (0, 0)),
-        name: str = "",
-    ) -> Array:
-        halo = _halo(x.shape[1], kernel.shape[0], strides[0], padding[0], self.mesh.size)
-        if halo is None:  # the compiler would gather a transform's tiles
-            plain = kernel.plain if isinstance(kernel, Kernel) else kernel
-            return self.function(x, plain, bias, strides=strides, padding=padding, name=name)
-
-        def local(x: Array, weights: Any) -> Array:
-            axis = _axis(self.mesh)
-            # Each device's own share of the weights' gradient is summed over the devices.
-            kernel, bias = jax.tree.map(lambda w: lax.pcast(w, axis, to="varying"), weights)
-            x = _with_neighbours(x, halo, axis, self.mesh.size)
-            return self.function(x, kernel, bias, strides=strides, padding=((0, 0), padding[1]), name=name)
-
-        return _by_rows(local, self.mesh, x, (kernel, bias))
+    return _by_rows(local, mesh, x, kernel)
 
 
 def _pool(

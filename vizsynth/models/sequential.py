@@ -10,7 +10,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models import layers as weighted
-from vizsynth.models.network import prepare
+from vizsynth.models.network import begin
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
 from vizsynth.types import Images, Key, Tap, Value
@@ -88,6 +88,7 @@ class Sequential(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = weighted.keys_from(key, len(config.stack))
         shape: tuple[int, ...] = tuple(config.input_shape)
         for name, layer in zip(layer_names(config.stack), config.stack, strict=True):
@@ -138,9 +139,10 @@ class Sequential(nnx.Module):
         """The names of the layers, in the order in which they are computed."""
         return layer_names(self.config.stack)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the last layer."""
-        return self.run(prepare(self, images, ops), tap=tap, ops=ops)
+        h, ops = begin(self, images, ops)
+        return self.run(h, tap=tap, ops=ops)
 
     def run(self, h: Value, *, tap: Tap, ops: Ops) -> Value:
         """Return the last layer for maps of any number of channels."""

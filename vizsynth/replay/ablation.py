@@ -107,7 +107,7 @@ def table(clean: Sequence[Any]) -> Ops:
     ) -> Array:
         out = output()
         if not isinstance(x, Ablated):
-            return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
+            return ops.fast.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
         # As a product: many channels together would be a grouped convolution, slow where one is fast.
         part = of_channel(kernel.astype(x.dtype), x.channel, axis=2)
         return out + convolution.by_patches(x.change, part, strides, padding)
