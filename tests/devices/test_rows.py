@@ -202,7 +202,7 @@ def compare_networks(*subjects: tuple[str, Any, int, str, bool]) -> None:
     alone = jax.jit(jax.grad(lambda *args: total(*args)[0], 1), static_argnums=(2, 3))
     for name, net, height, layer, aligned in subjects:
         images = random_images(1, height, 72 if name == "alexnet" else 40, dtype=np.float64)
-        net = double(net)
+        net = ops.accelerated(double(net))  # as public functions do
         spread = vizsynth.over_rows(net, mesh)
         fits = height % jax.device_count() == 0
         lying = jax.device_put(images, spread.batch_sharding) if fits else images
