@@ -210,7 +210,7 @@ def test_large_windows_of_few_outputs(channels: int, padding: Any) -> None:
     extra=st.tuples(st.integers(0, 7), st.integers(0, 7)),
     at=st.sampled_from([APART, thresholds.MEASURED]),
 )
-def test_convolution_of_any_shape(
+    window: Pair, strides: Pair, padding: Any, extra: Pair, at: Any
     window: Pair, strides: Pair, padding: Any, extra: Pair, limits: Any
 ) -> None:
     size = tuple(max(1, window[d] - sum(padding[d])) + extra[d] for d in (0, 1))

@@ -282,9 +282,23 @@ def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
 
 def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array):
     kernel, shape = residuals
-    nothing = jax.tree.map(jnp.zeros_like, kernel)
+
+    def canonical(kernel: winograd.Kernel, g: Array) -> Array:
+        return _prepared_gradient(g, kernel, shape, strides, padding)
+
+    def compilers(kernel: winograd.Kernel, g: Array) -> Array:
+        x = jnp.zeros_like(g, shape=shape)
+        return jax.vjp(lambda x: _lax_conv(x, kernel.plain, strides, padding), x)[1](g)[0]
+
+    dx = lax.platform_dependent(kernel, g, cpu=canonical, default=compilers)
+    return dx, jax.tree.map(jnp.zeros_like, kernel)
+
+
+def _prepared_gradient(
+    g: Array, kernel: winograd.Kernel, shape: Sequence[int], strides: Pair, padding: Padding
+) -> Array:
     if isinstance(kernel.gradient, tuple):
-        return _phase_by_phase(g, kernel.gradient, kernel.shape, shape, strides, padding), nothing
+        return _phase_by_phase(g, kernel.gradient, kernel.shape, shape, strides, padding)
     pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
     # The gradient's own gradient, at stride 1, is convolved with the kernel again.
     back = (
@@ -293,9 +307,7 @@ def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array
         else winograd.Kernel(kernel.gradient, winograd.flipped(kernel.gradient))
     )
     dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
-    if strides != (1, 1):
-        dx = windows.interleaved(dx, strides, shape)
-    return dx, nothing
+    return dx if strides == (1, 1) else windows.interleaved(dx, strides, shape)
 
 
 _prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)
