@@ -1,8 +1,8 @@
 """Is a step of gradient ascent on an image as fast inside `lax.scan` as outside it?
 
 XLA's CPU compiler has fast convolutions that it does not use inside loops, in the layout that JAX's
-own gradient of a convolution asks for. The default arithmetic of vizsynth asks in a layout for which
-it makes no difference; `ops.plain`, JAX's own gradient, shows what happens otherwise.
+own gradient of a convolution asks for. The functions of vizsynth compute with `ops.fast`, which asks in a
+layout for which it makes no difference; `ops.plain`, JAX's own gradient, shows what happens otherwise.
 
     python -m benchmarks.scan_gradient [--turns 5] [--steps 5] [--size 224]
 """

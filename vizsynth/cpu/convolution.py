@@ -317,17 +317,16 @@ def _kernel_gradient(x: Array, g: Array, window: Pair, strides: Pair, padding: P
     """Return the gradient of a convolution with respect to its kernel.
 
     ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: a product of matrices for each tap (i, j), or, the channels
-    of x being its images and its images channels, one forward convolution. XLA is slow at the second on CPU
-    where it is dilated (s > 1), and where several images give it several channels: image by image it is up
-    to 25 times faster. Of many images, or small maps, it is the first that is faster.
+    of x being its images and its images channels, one forward convolution. XLA can be slow at the second on
+    CPU where it is dilated (s > 1): a small window is then computed tap by tap. Some images of large maps are
+    computed one by one.
     """
     at = thresholds.MEASURED
     large = g.shape[1] * g.shape[2] >= at.single_positions
     if strides == (1, 1) and 1 < len(x) <= at.single_images and large:
         parts = zip(jnp.split(x, len(x)), jnp.split(g, len(g)), strict=True)
         return jnp.sum(jnp.stack([_kernel_gradient(*part, window, strides, padding) for part in parts]), 0)
-    several = len(x) > 1 and g.shape[3] >= at.window_outputs
-    if (strides != (1, 1) or several) and window[0] * window[1] <= at.window_taps:
+    if strides != (1, 1) and window[0] * window[1] <= at.window_taps:
         seen = windows.slices(windows.padded(x, padding), window, strides)
         taps = [_over_positions(part, g) for part in seen]
         return jnp.stack(taps).reshape(*window, x.shape[3], g.shape[3])

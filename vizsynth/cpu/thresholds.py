@@ -48,10 +48,8 @@ class Thresholds:
     """Images, at most: each is computed by itself, as each is compiled."""
     single_positions: int = 256
     """Positions of an image's output, at least, to be computed by itself."""
-    window_outputs: int = 32
-    """k, at least: several images are computed tap by tap; with a stride always."""
-    window_taps: int = 49
-    """kh kw, at most, to be computed tap by tap, as each is compiled."""
+    window_taps: int = 25
+    """kh kw, at most: with a stride, it is computed tap by tap."""
 
     # Winograd's minimal filtering, of 3x3 kernels that were transformed.
     tiled_channels: int = 64
