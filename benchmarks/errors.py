@@ -41,7 +41,7 @@ def deciding(into: list[Array]) -> ops.Ops:
         into.append(_windows(x).argmax(axis=-1))
         return _windows(x).max(axis=-1)
 
-    return ops.default._replace(relu=relu, max_pool=max_pool)
+    return ops.fast._replace(relu=relu, max_pool=max_pool)
 
 
 def decided(decisions: list[Array]) -> ops.Ops:
@@ -54,7 +54,7 @@ def decided(decisions: list[Array]) -> ops.Ops:
     def max_pool(x: Array, **_: Any) -> Array:
         return jnp.take_along_axis(_windows(x), next(upcoming)[..., None], axis=-1)[..., 0]
 
-    return ops.default._replace(relu=relu, max_pool=max_pool)
+    return ops.fast._replace(relu=relu, max_pool=max_pool)
 
 
 def seen(net: Any, images: Array, decisions: list[Array]) -> dict[str, Array]:
@@ -65,7 +65,7 @@ def seen(net: Any, images: Array, decisions: list[Array]) -> dict[str, Array]:
 
     return {
         **vizsynth.features(net, images, ("pool5", "logits")),
-        "gradient": gradient(lambda: ops.default),
+        "gradient": gradient(lambda: ops.fast),
         "gradient, the same decisions": gradient(lambda: decided(decisions)),
     }
 

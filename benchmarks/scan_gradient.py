@@ -1,8 +1,8 @@
 """Is a step of gradient ascent on an image as fast inside `lax.scan` as outside it?
 
 XLA's CPU compiler has fast convolutions that it does not use inside loops, in the layout that JAX's
-own gradient of a convolution asks for. The default arithmetic of vizsynth asks in a layout for which
-it makes no difference; `ops.plain`, JAX's own gradient, shows what happens otherwise.
+own gradient of a convolution asks for. The functions of vizsynth compute with `ops.fast`, which asks in a
+layout for which it makes no difference; `ops.plain`, JAX's own gradient, shows what happens otherwise.
 
     python -m benchmarks.scan_gradient [--turns 5] [--steps 5] [--size 224]
 """
@@ -57,7 +57,7 @@ def main() -> None:
     net = vizsynth.models.vgg16(num_classes=None, key=network_key)
     images = jax.random.uniform(image_key, (1, chosen.size, chosen.size, 3))
     print(f"VGG-16 trunk, {chosen.size} px, {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    for name, table in (("default", ops.default), ("plain", ops.plain)):
+    for name, table in (("fast", ops.fast), ("plain", ops.plain)):
         calls = outside_and_inside(net, images, table, chosen.steps)
         times = side_by_side(calls, turns=chosen.turns)
         outside, inside = (times.median(side) / chosen.steps for side in ("outside", "inside"))

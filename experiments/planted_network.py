@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from vizsynth.images import Standardize
 from vizsynth.models import Weights, load, save, sequential
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, Sequential
+from vizsynth.ops import accelerated
 from vizsynth.planted import WEIGHTS, Planted, planted
 
 SIZE = 64
@@ -96,7 +97,7 @@ def fit(
     @jax.jit
     def step(net: Any, state: optax.OptState, images: Array, labels: Array) -> tuple:
         def loss(net: Any) -> Array:
-            return optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(accelerated(net)(images), labels).mean()
 
         value, gradient = jax.value_and_grad(loss)(net)
         updates, state = optimizer.update(gradient, state, net)

@@ -1,6 +1,7 @@
 """The arithmetic against `jax.lax` alone and against loops in NumPy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -13,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vizsynth import ops
-from vizsynth.cpu import convolution
+from vizsynth.cpu import convolution, thresholds
 
 Pair = tuple[int, int]
 NONE = ((0, 0), (0, 0))
 ONE = ((1, 1), (1, 1))
+APART = replace(thresholds.MEASURED, apart_pairs=1)  # the phases of every gradient have kernels of their own
 
 CONVS = [  # window, strides, padding, height and width
     ((3, 3), (1, 1), ONE, (9, 8)),
@@ -92,7 +94,7 @@ def check_conv(window: Pair, strides: Pair, padding: Any, size: Pair) -> None:
             y, pull = jax.vjp(lambda *args: conv(*args, **call), x, kernel, bias)
             return y, pull(g.reshape(y.shape))
 
-        return values(ops.conv), values(ops.plain_conv)
+        return values(ops.fast.conv), values(ops.plain.conv)
 
     y, _, _ = looped_conv(x, kernel, strides, padding)
     (g,) = arrays(y.shape, seed=1)
@@ -103,6 +105,11 @@ def check_conv(window: Pair, strides: Pair, padding: Any, size: Pair) -> None:
         close(gradients[0], dx)
         close(gradients[1], dkernel)
         close(gradients[2], np.asarray(g).sum((0, 1, 2)))
+
+
+def by_both(values: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return what a function makes of the fast convolution and of JAX's own."""
+    return jax.jit(lambda: (values(ops.fast.conv), values(ops.plain.conv)))()
 
 
 def in_both_ways(cases: list[Any]) -> list[Any]:
@@ -116,7 +123,7 @@ def test_convolution_and_its_gradients_are_the_loops(
     case: Any, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if apart:  # as those of deep kernels are
-        monkeypatch.setattr(convolution, "APART", 1)
+        monkeypatch.setattr(thresholds, "MEASURED", APART)
     check_conv(*case)
 
 
@@ -135,10 +142,10 @@ def test_every_window_with_every_stride(stride: int) -> None:
     [
         (7, (3, 40), 2),
         (7, (40, 33), 2),
-        (16, (40, 33), convolution.MOST_IMAGES),
-        (16, (40, 33), convolution.MOST_IMAGES + 1),
+        (16, (40, 33), thresholds.MEASURED.single_images),
+        (16, (40, 33), thresholds.MEASURED.single_images + 1),
         (16, (5, 3), 2),
-        (16, (5, 3), convolution.MOST_IMAGES + 1),
+        (16, (5, 3), thresholds.MEASURED.single_images + 1),
     ],
 )
 def test_kernels_for_several_images(side: int, channels: Pair, images: int) -> None:
@@ -148,7 +155,7 @@ def test_kernels_for_several_images(side: int, channels: Pair, images: int) -> N
     def gradient(conv: Callable[..., Any]) -> Any:
         return jax.vjp(lambda kernel: conv(x, kernel, None, padding=ONE), kernel)[1](g)[0]
 
-    found, wanted = jax.jit(lambda: (gradient(ops.conv), gradient(ops.plain_conv)))()
+    found, wanted = by_both(gradient)
     close(found, wanted)
 
 
@@ -163,7 +170,7 @@ def test_small_maps_of_many_channels(strides: Pair) -> None:
         y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, None, strides=strides, padding=ONE), x, kernel)
         return y, *pull(y)
 
-    for found, wanted in zip(*jax.jit(lambda: (values(ops.conv), values(ops.plain_conv)))(), strict=True):
+    for found, wanted in zip(*by_both(values), strict=True):
         close(found, wanted)
 
 
@@ -177,7 +184,7 @@ def test_large_maps_without_padding(strides: Pair) -> None:
         y, pull = jax.vjp(lambda x: conv(x, kernel, None, strides=strides), x)
         return y, *pull(y)
 
-    for found, wanted in zip(*jax.jit(lambda: (values(ops.conv), values(ops.plain_conv)))(), strict=True):
+    for found, wanted in zip(*by_both(values), strict=True):
         np.testing.assert_allclose(found, wanted, atol=3e-6 * float(jnp.abs(wanted).max()))
 
 
@@ -192,7 +199,7 @@ def test_large_windows_of_few_outputs(channels: int, padding: Any) -> None:
         y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, None, padding=padding), x, kernel)
         return y, *pull(y)
 
-    for found, wanted in zip(*jax.jit(lambda: (values(ops.conv), values(ops.plain_conv)))(), strict=True):
+    for found, wanted in zip(*by_both(values), strict=True):
         np.testing.assert_allclose(found, wanted, atol=5e-6 * float(jnp.abs(wanted).max()))
 
 
@@ -201,15 +208,15 @@ def test_large_windows_of_few_outputs(channels: int, padding: Any) -> None:
     strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     padding=st.tuples(*[st.tuples(st.integers(0, 5), st.integers(0, 5))] * 2),
     extra=st.tuples(st.integers(0, 7), st.integers(0, 7)),
-    apart=st.sampled_from([1, convolution.APART]),
+    at=st.sampled_from([APART, thresholds.MEASURED]),
 )
-def test_convolution_of_any_shape(window: Pair, strides: Pair, padding: Any, extra: Pair, apart: int) -> None:
+def test_convolution_of_any_shape(window: Pair, strides: Pair, padding: Any, extra: Pair, at: Any) -> None:
     size = tuple(max(1, window[d] - sum(padding[d])) + extra[d] for d in (0, 1))
-    with jax.enable_x64(True), mock.patch.object(convolution, "APART", apart):
+    with jax.enable_x64(True), mock.patch.object(thresholds, "MEASURED", at):
         check_conv(window, strides, padding, size)
 
 
-@pytest.mark.parametrize("conv", [ops.conv, ops.plain_conv])
+@pytest.mark.parametrize("conv", [ops.fast.conv, ops.plain.conv])
 def test_convolution_without_bias(conv: Any) -> None:
     x, kernel = arrays((1, 4, 5, 2), (3, 3, 2, 3), dtype=np.float32)
     with_zeros = conv(x, kernel, jnp.zeros(3), padding=ONE)
@@ -219,7 +226,7 @@ def test_convolution_without_bias(conv: Any) -> None:
 def test_weight_gradients_are_not_dropped() -> None:
     x, kernel, bias = arrays((1, 6, 6, 2), (3, 3, 2, 3), (3,), dtype=np.float32)
     for window in (kernel, kernel[:1, :1]):
-        gradients = jax.grad(lambda k, b: (ops.conv(x, k, b) ** 2).sum(), (0, 1))(window, bias)
+        gradients = jax.grad(lambda k, b: (ops.fast.conv(x, k, b) ** 2).sum(), (0, 1))(window, bias)
         for gradient in gradients:
             assert float(jnp.abs(gradient).min()) > 0
 
@@ -233,7 +240,7 @@ def test_second_order_of_convolution_in_reverse(
     case: Any, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if apart:
-        monkeypatch.setattr(convolution, "APART", 1)
+        monkeypatch.setattr(thresholds, "MEASURED", APART)
     window, strides, padding, size = case
     x, kernel, v, u = arrays((2, *size, 2), (*window, 2, 3), (2, *size, 2), (*window, 2, 3))
 
@@ -243,13 +250,13 @@ def test_second_order_of_convolution_in_reverse(
 
     def reverse(x: Any, kernel: Any):
         def dotted(x: Any, kernel: Any) -> Any:
-            dx, dkernel = gradients(ops.conv, x, kernel)
+            dx, dkernel = gradients(ops.fast.conv, x, kernel)
             return (dx * v).sum() + (dkernel * u).sum()
 
         return jax.grad(dotted, (0, 1))(x, kernel)
 
     def forward(x: Any, kernel: Any):  # symmetric, so the same product by the other mode
-        return jax.jvp(lambda x, k: gradients(ops.plain_conv, x, k), (x, kernel), (v, u))[1]
+        return jax.jvp(lambda x, k: gradients(ops.plain.conv, x, k), (x, kernel), (v, u))[1]
 
     ours, expected = jax.jit(lambda x, k: (reverse(x, k), forward(x, k)))(x, kernel)
     jax.tree.map(close, ours, expected)
@@ -264,14 +271,14 @@ def test_second_order_of_max_pooling_in_reverse() -> None:
         score = lambda x: jnp.sin(pool(x, window=(3, 3), strides=(2, 2), padding=ONE)).sum()  # noqa: E731
         return jax.grad(lambda x: (jax.grad(score)(x) * v).sum())(x)
 
-    close(product(ops.max_pool, x), product(ops.plain_max_pool, x))
+    close(product(ops.fast.max_pool, x), product(ops.plain.max_pool, x))
 
 
 TABLES = {
-    "conv": (ops.conv, ops.plain_conv),
+    "conv": (ops.fast.conv, ops.plain.conv),
     "max_pool": (
-        lambda x, k: ops.max_pool(x, window=k.shape[:2], strides=(2, 2), padding=ONE),
-        lambda x, k: ops.plain_max_pool(x, window=k.shape[:2], strides=(2, 2), padding=ONE),
+        lambda x, k: ops.fast.max_pool(x, window=k.shape[:2], strides=(2, 2), padding=ONE),
+        lambda x, k: ops.plain.max_pool(x, window=k.shape[:2], strides=(2, 2), padding=ONE),
     ),
 }
 TABLES["conv"] = tuple(
@@ -328,7 +335,7 @@ def test_bfloat16_stays_and_is_the_plain_tables(name: str) -> None:
 def test_kernels_take_the_precision_of_the_images() -> None:
     x, kernel, bias = arrays((1, 5, 5, 2), (3, 3, 2, 3), (3,), dtype=np.float32)
     x = x.astype(jnp.bfloat16)
-    for conv in (ops.conv, ops.plain_conv):
+    for conv in (ops.fast.conv, ops.plain.conv):
         assert conv(x, kernel, bias).dtype == jnp.bfloat16
     assert ops.linear(x[:, 0, 0], kernel[0, 0], bias).dtype == jnp.bfloat16
 
@@ -345,7 +352,7 @@ def test_forward_mode_passes_the_plain_table_alone(name: str) -> None:
 
 
 def test_the_plain_table_differs_only_where_forward_mode_needs_it() -> None:
-    differing = {name for name, own in ops.default._asdict().items() if own != getattr(ops.plain, name)}
+    differing = {name for name, own in ops.fast._asdict().items() if own != getattr(ops.plain, name)}
     assert differing == {"conv", "max_pool"}
 
 
@@ -411,14 +418,16 @@ def check_max_pool(window: Pair, strides: Pair, pad: int, ceil: bool, size: Pair
     call = {"window": window, "strides": strides, "padding": padding}
 
     @jax.jit
-    def ours(x: Any, g: Any):
-        value, pull = jax.vjp(lambda x: ops.max_pool(x, **call), x)
-        return value, pull(g.reshape(value.shape))[0], ops.plain_max_pool(x, **call)
+    def both(x: Any, g: Any):
+        def values(pool: Any):
+            value, pull = jax.vjp(lambda x: pool(x, **call), x)
+            return value, pull(g.reshape(value.shape))[0]
 
-    value, gradient, plain = ours(x, g.reshape(-1))
-    np.testing.assert_array_equal(value, y)
-    np.testing.assert_array_equal(plain, y)
-    close(gradient, dx)
+        return values(ops.fast.max_pool), values(ops.plain.max_pool)
+
+    for value, gradient in both(x, g.reshape(-1)):
+        np.testing.assert_array_equal(value, y)
+        close(gradient, dx)
 
 
 @pytest.mark.usefixtures("x64")
@@ -444,7 +453,7 @@ def test_max_pooling_of_any_shape(window: int, stride: int, pad: int, ceil: bool
 
 def test_a_tie_goes_to_the_first_maximum() -> None:
     x = jnp.zeros((1, 4, 4, 1))
-    pool = lambda x: ops.max_pool(x, window=(2, 2), strides=(2, 2)).sum()  # noqa: E731
+    pool = lambda x: ops.fast.max_pool(x, window=(2, 2), strides=(2, 2)).sum()  # noqa: E731
     expected = np.zeros((4, 4))
     expected[::2, ::2] = 1
     np.testing.assert_array_equal(jax.grad(pool)(x)[0, :, :, 0], expected)
@@ -452,7 +461,7 @@ def test_a_tie_goes_to_the_first_maximum() -> None:
 
 def test_pooling_keeps_negative_values_beside_its_padding() -> None:
     x = -jnp.ones((1, 3, 3, 1))
-    for pool in (ops.max_pool, ops.plain_max_pool):
+    for pool in (ops.fast.max_pool, ops.plain.max_pool):
         pooled = pool(x, window=(3, 3), strides=(2, 2), padding=ONE)
         np.testing.assert_array_equal(pooled, -np.ones((1, 2, 2, 1)))
 
@@ -513,10 +522,10 @@ def test_sums_and_concatenations() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: ops.conv(x, jnp.zeros((5, 5, 1, 1)), None, name="conv4"),
-        lambda x: ops.plain_conv(x, jnp.zeros((5, 5, 1, 1)), None, name="conv4"),
-        lambda x: ops.max_pool(x, window=(5, 5), strides=(1, 1)),
-        lambda x: ops.plain_max_pool(x, window=(5, 5), strides=(1, 1)),
+        lambda x: ops.fast.conv(x, jnp.zeros((5, 5, 1, 1)), None, name="conv4"),
+        lambda x: ops.plain.conv(x, jnp.zeros((5, 5, 1, 1)), None, name="conv4"),
+        lambda x: ops.fast.max_pool(x, window=(5, 5), strides=(1, 1)),
+        lambda x: ops.plain.max_pool(x, window=(5, 5), strides=(1, 1)),
         lambda x: ops.mean_pool(x, window=(5, 5), strides=(1, 1)),
     ],
 )

@@ -91,7 +91,7 @@ MUTATIONS = (
     # Arithmetic
     Mutation(
         "max-pool-tie-to-the-last",
-        "ops.py",
+        "cpu/pooling.py",
         "larger = other > best",
         "larger = other >= best",
         ("tests/test_ops.py",),

@@ -7,7 +7,6 @@ It is a module of its own so that `vizsynth --help` need not wait for JAX, nor a
 from vizsynth import models as models
 from vizsynth.core.entry import check as check
 from vizsynth.cpu.memory import keep_memory as keep_memory
-from vizsynth.cpu.winograd import prepare as prepare
 from vizsynth.devices.capacity import largest_batch as largest_batch
 from vizsynth.devices.rows import over_rows as over_rows
 from vizsynth.evaluation.average_drop import average_drop as average_drop
@@ -79,6 +78,7 @@ from vizsynth.maps.smooth_grad import smooth_grad_squared as smooth_grad_squared
 from vizsynth.maps.smooth_grad import var_grad as var_grad
 from vizsynth.maps.xgrad_cam import xgrad_cam as xgrad_cam
 from vizsynth.models import load as load
+from vizsynth.ops import prepare as prepare
 from vizsynth.programs import adapt as adapt
 from vizsynth.replay.fields import receptive_field as receptive_field
 from vizsynth.streams import stream as stream

@@ -3,16 +3,17 @@
 A network does all of it through a table `Ops`, so another table is another backward rule (guided
 backpropagation, LRP) or another layer (average for max pooling) for every network at once.
 
-`default` is written for gradients with respect to images; `plain` is JAX's own arithmetic, for those
-who need forward mode (`jax.jvp`, `jax.linearize`), which a custom reverse rule does not pass.
+A network computes with `plain`, JAX's own arithmetic, which every transformation of JAX takes. Public
+functions and `prepare` choose `fast` on CPUs: its gradients take a third of the time there inside loops, but
+it has no forward mode (`jax.jvp`, `jax.linearize`). A program for another backend has none of it.
 
 Layouts: activations `[n, h, w, c]`, convolution kernels `[kh, kw, in, out]`, matrices `[in, out]`.
 Padding is explicit: `((top, bottom), (left, right))`.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth.cpu import windows
-from vizsynth.cpu.convolution import conv, plain_conv, with_bias
+from vizsynth.cpu import pooling, windows
+from vizsynth.cpu.convolution import fast_conv, plain_conv, with_bias
 from vizsynth.cpu.windows import Maps, Padding, Pair
+
+Net = TypeVar("Net")
 
 
 def other(
@@ -85,80 +88,20 @@ def pool_padding(size: int, window: int, stride: int, pad: int, *, ceil: bool) -
     return pad, max(pad, steps * stride + window - size - pad)
 
 
-def _first_maximum(x: Array, window: Pair, strides: Pair, padding: Padding) -> tuple[Array, Array]:
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-    first, *others = windows.slices(x, window, strides)
-    counter = jnp.uint8 if len(others) < 255 else jnp.int32
-    best, index = first, jnp.zeros(first.shape, counter)
-    for i, other in enumerate(others, start=1):
-        larger = other > best
-        best = jnp.where(larger, other, best)
-        index = jnp.where(larger, counter(i), index)
-    return best, index
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
-    def sliced(x: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-        return reduce(jnp.maximum, windows.slices(x, window, strides))
-
-    # XLA's CPU backend fuses a window's reduction into the product that follows, and then reduces anew
-    # for every block of it: VGG's first dense layer, of four images, took thirty times as long.
-    compilers = partial(plain_max_pool, window=window, strides=strides, padding=padding)
-    return lax.platform_dependent(x, cpu=sliced, default=compilers)
-
-
-def _max_pool_forward(x: Array, window: Pair, strides: Pair, padding: Padding):
-    best, index = _first_maximum(x, window, strides, padding)
-    return best, (index, x.shape[1:3])
-
-
-def _max_pool_backward(window: Pair, strides: Pair, padding: Padding, residuals: Any, g: Array):
-    index, (h, w) = residuals
-    rows, rows_pad = windows.phase_taps(window[0], strides[0], padding[0][0], h, g.shape[1])
-    cols, cols_pad = windows.phase_taps(window[1], strides[1], padding[1][0], w, g.shape[2])
-    phase_shape = -(-h // strides[0]), -(-w // strides[1])
-    no_tap = window[0] * window[1]
-
-    def padded(a: Array, fill: Any) -> Array:
-        return lax.pad(a, jnp.asarray(fill, a.dtype), ((0, 0, 0), (*rows_pad, 0), (*cols_pad, 0), (0, 0, 0)))
-
-    g, index = padded(g, 0), padded(index, no_tap)
-    phases = []
-    for r in range(strides[0]):
-        for c in range(strides[1]):
-            total = jnp.zeros((g.shape[0], *phase_shape, g.shape[3]), g.dtype)
-            for i, row_tap in enumerate(rows[:, r]):
-                for j, col_tap in enumerate(cols[:, c]):
-                    if row_tap < window[0] and col_tap < window[1]:
-                        here = (slice(None), slice(i, i + phase_shape[0]), slice(j, j + phase_shape[1]))
-                        chosen = index[here] == int(row_tap * window[1] + col_tap)
-                        total = total + jnp.where(chosen, g[here], jnp.zeros((), g.dtype))
-            phases.append(total)
-    woven = jnp.stack(phases, axis=3).reshape(*phases[0].shape[:3], -1)
-    return (windows.interleaved(woven, strides, (*g.shape[:1], h, w, g.shape[3])),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def max_pool(
+def plain_max_pool(
     x: Maps, *, window: Pair, strides: Pair, padding: Padding = ((0, 0), (0, 0))
 ) -> Float[Array, "n h2 w2 c"]:
     """Take the maximum of each window; a tie sends its gradient to the first, as in PyTorch."""
     windows.check("max pooling", "", x, window, padding)
-    return _max_pool(x, window, strides, padding)
+    return pooling.reduced(x, window, strides, padding)
 
 
-def plain_max_pool(
+def fast_max_pool(
     x: Maps, *, window: Pair, strides: Pair, padding: Padding = ((0, 0), (0, 0))
 ) -> Float[Array, "n h2 w2 c"]:
-    """Take the maximum of each window by `jax.lax` alone."""
+    """Take the maximum of each window, with a backward pass that is fast on CPU."""
     windows.check("max pooling", "", x, window, padding)
-    return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0))
-    )
+    return pooling.max_pool(x, window, strides, padding)
 
 
 def mean_pool(
@@ -237,22 +180,107 @@ def concatenate(xs: Sequence[Float[Array, "n h w _"]]) -> Maps:
     return jnp.stack(xs, axis=-2).reshape(*xs[0].shape[:-1], -1)
 
 
-default = Ops(
+plain = Ops(
     standardize=standardize,
-    conv=conv,
+    conv=plain_conv,
     linear=linear,
     batch_norm=batch_norm,
     relu=relu,
-    max_pool=max_pool,
+    max_pool=plain_max_pool,
     mean_pool=mean_pool,
     adaptive_mean_pool=adaptive_mean_pool,
     add=add,
     concatenate=concatenate,
 )
-"""Written for gradients with respect to images."""
+"""JAX's own arithmetic: what a network computes with."""
 
-plain = default._replace(conv=plain_conv, max_pool=plain_max_pool)
-"""JAX's own arithmetic, also in forward mode."""
+fast = plain._replace(conv=fast_conv, max_pool=fast_max_pool)
+"""The same, written for CPUs and for gradients in reverse mode."""
 
-average_pooling = default._replace(max_pool=mean_pool)
+average_pooling = fast._replace(max_pool=mean_pool)
 """Means in place of maxima: the gradient reaches every pixel (Gatys, Ecker & Bethge, 2015)."""
+
+
+# Which table a network computes with ------------------------------------------
+
+
+def accelerated(net: Net) -> Net:
+    """Return the network, or each one of a pytree, to compute with `fast` on CPU where it would with `plain`.
+
+    A network tells its table by a static attribute `arithmetic`. Weights are shared, not copied.
+
+    >>> import jax, vizsynth
+    >>> net = vizsynth.models.squeezenet1_1(key=jax.random.key(0))
+    >>> net.arithmetic == plain, accelerated(net).arithmetic == fast
+    (True, True)
+    """
+    return _with_table(net, plain, fast) if jax.default_backend() == "cpu" else net
+
+
+def _with_table(net: Net, old: Ops, new: Ops) -> Net:
+    def computing(node: Any) -> Any:
+        if getattr(node, "arithmetic", None) != old:
+            return node
+        if dataclasses.is_dataclass(node):
+            return dataclasses.replace(node, arithmetic=new)  # type: ignore[type-var]  # never a class
+        leaves, structure = jax.tree.flatten(node)
+        copy = jax.tree.unflatten(structure, leaves)
+        copy.arithmetic = new
+        return copy
+
+    return jax.tree.map(computing, net, is_leaf=lambda node: hasattr(node, "arithmetic"))
+
+
+def prepare(net: Net, *, exact: bool = False) -> Net:
+    """Return the network with its kernels transformed, once, for fast convolution on CPU.
+
+    3x3 convolutions that gain by it are then done by Winograd's minimal filtering F(4x4, 3x3), those of the
+    gradient as well; features stay what they were to some 1e-6 of their norm. The kernels that all others'
+    gradients are convolved with are made beforehand. 3x3 kernels take ten times the memory, and programs some
+    seconds longer to compile: it pays from a few dozen gradients on. On other backends than the CPU, and in
+    other precisions than float32, nothing changes.
+
+    The network then computes with `vizsynth.ops.fast` also if you call it yourself. That has no forward mode;
+    `net(images, ops=vizsynth.ops.plain)` still has one.
+
+    Functions that take many gradients or passes of one network (`integrated_gradients`, `deepdream`,
+    `transfer_style`) do it by themselves, at each call; of a network that is prepared already they take it.
+
+    Args:
+        net: a network.
+        exact: rather mark the network as one that is never transformed, by no function.
+
+    Returns:
+        A network of the same layers and weights.
+
+    Raises:
+        ValueError: not here, but where the gradient of the prepared network's weights is asked, which the
+            transforms would not follow: train the network as it was before.
+
+    Example:
+        >>> import jax, vizsynth
+        >>> from vizsynth.models.sequential import Conv, ReLU
+        >>> net = vizsynth.models.sequential((Conv(64), ReLU(), Conv(64)), (64, 64, 3), key=jax.random.key(0))
+        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+        >>> fast, slow = vizsynth.prepare(net)(images), net(images)
+        >>> bool(abs(fast - slow).max() < 1e-5 * slow.max())
+        True
+    """
+
+    def prepared(node: Any) -> Any:
+        return node.prepared(exact) if hasattr(node, "prepared") else node
+
+    if not exact and jax.default_backend() != "cpu":
+        return net
+    net = net if exact else accelerated(net)
+    return jax.tree.map(prepared, net, is_leaf=lambda node: hasattr(node, "prepared"))
+
+
+def unprepared(net: Net) -> Net:
+    """Return the network without what `prepare` added: for those who change its weights."""
+
+    def bare(node: Any) -> Any:
+        return node.unprepared() if hasattr(node, "unprepared") else node
+
+    net = _with_table(net, fast, plain)
+    return jax.tree.map(bare, net, is_leaf=lambda node: hasattr(node, "unprepared"))

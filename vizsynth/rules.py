@@ -46,10 +46,10 @@ def deconvnet_relu(x: Array) -> Array:
 
 deconvnet_relu.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, R: (jax.nn.relu(R),))
 
-guided = ops.default._replace(relu=guided_relu)
+guided = ops.fast._replace(relu=guided_relu)
 """Guided backpropagation."""
 
-deconvnet = ops.default._replace(relu=deconvnet_relu)
+deconvnet = ops.fast._replace(relu=deconvnet_relu)
 """The deconvolutional network; max-pooling goes back through its switches."""
 
 
@@ -320,7 +320,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
         name: str = "",
     ) -> Array:
         def f(x: Array, w: Array) -> Array:
-            return ops.conv(x, w, None, strides=strides, padding=padding, name=name)
+            return ops.fast.conv(x, w, None, strides=strides, padding=padding, name=name)
 
         return weighted(f, composite.conv, x, kernel, bias, name or numbered("conv"))
 
@@ -371,7 +371,7 @@ def lrp(composite: Composite, lost: Mapping[str, Array], dtype: Any) -> ops.Ops:
             )
         return _passing(function)(*values)
 
-    return ops.default._replace(
+    return ops.fast._replace(
         other=other,
         standardize=standardize,
         conv=conv,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,19 +13,20 @@ from tiny import tiny_resnet
 
 import vizsynth
 from vizsynth import ops
-from vizsynth.cpu import convolution, winograd
+from vizsynth.cpu import convolution, thresholds, winograd
 from vizsynth.models import fold_batch_norm, with_precision
 from vizsynth.models.io.weights import paths
 from vizsynth.models.sequential import Conv, Dense, GlobalMean, MaxPool, ReLU, sequential
 
 KEY = jax.random.key(0)
+FEW = replace(thresholds.MEASURED, tiled_channels=4)
 STACK = [Conv(8), ReLU(), Conv(8), ReLU(), MaxPool(), Conv(12), ReLU(), GlobalMean(), Dense(5)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_channels_are_enough() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "_CHANNELS", 4)
+        patch.setattr(thresholds, "MEASURED", FEW)
         yield
 
 
@@ -95,7 +97,7 @@ def test_any_size_and_padding(size: Any, padding: Any) -> None:
 
     @jax.jit
     def both(x: Any, made: Any, g: Any) -> Any:
-        y, back = jax.vjp(lambda x: ops.conv(x, made, None, padding=padding), x)
+        y, back = jax.vjp(lambda x: ops.fast.conv(x, made, None, padding=padding), x)
         return y, back(g)[0]
 
     y, dx = both(x, made, g)
@@ -198,16 +200,16 @@ def test_other_backends_are_left_alone(net: Any, monkeypatch: pytest.MonkeyPatch
     [
         (5, (1, 1), 1),
         (3, (2, 2), 1),
-        (3, (2, 2), convolution.APART),
+        (3, (2, 2), thresholds.MEASURED.apart_pairs),
         (7, (3, 2), 1),
-        (7, (3, 2), convolution.APART),
+        (7, (3, 2), thresholds.MEASURED.apart_pairs),
     ],
 )
 def test_gradients_of_other_windows_and_strides_are_what_they_were(
     window: int, strides: Any, apart: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their kernels are made beforehand; nothing else changes, to second order."""
-    monkeypatch.setattr(convolution, "APART", apart)
+    monkeypatch.setattr(thresholds, "MEASURED", replace(FEW, apart_pairs=apart))
     rng = np.random.default_rng(window)
     x = jnp.asarray(rng.normal(size=(2, 13, 14, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(window, window, 3, 4)), jnp.float32)
@@ -215,7 +217,7 @@ def test_gradients_of_other_windows_and_strides_are_what_they_were(
     made = winograd.Kernel(kernel, convolution.gradient_kernel(kernel, strides, padding))
 
     def score(x: Any, kernel: Any) -> Any:
-        return (ops.conv(x, kernel, None, strides=strides, padding=padding) ** 2).sum()
+        return (ops.fast.conv(x, kernel, None, strides=strides, padding=padding) ** 2).sum()
 
     def steepness(x: Any, kernel: Any) -> Any:
         return (jax.grad(score)(x, kernel) ** 2).sum()

@@ -124,7 +124,7 @@ def compare_windows(which: Callable[[int], bool]) -> None:
             one_by_one = [[g if i == j else 0 * g for j, g in enumerate(gs)] for i in range(len(gs))]
             return y, [pull(g) for g in one_by_one]
 
-        table = ops.plain if number % 3 == 0 else ops.default
+        table = ops.plain if number % 3 == 0 else ops.fast
         shapes = jax.eval_shape(lambda *args, f=values, table=table: f(table, *args), x, kernel, bias)
         gs = [jnp.asarray(rng.normal(size=shape.shape)) for shape in shapes]
         single = jax.jit(lambda *args, f=gradients, table=table: f(table, *args))
@@ -202,7 +202,7 @@ def compare_networks(*subjects: tuple[str, Any, int, str, bool]) -> None:
     alone = jax.jit(jax.grad(lambda *args: total(*args)[0], 1), static_argnums=(2, 3))
     for name, net, height, layer, aligned in subjects:
         images = random_images(1, height, 72 if name == "alexnet" else 40, dtype=np.float64)
-        net = double(net)
+        net = ops.accelerated(double(net))  # as public functions do
         spread = vizsynth.over_rows(net, mesh)
         fits = height % jax.device_count() == 0
         lying = jax.device_put(images, spread.batch_sharding) if fits else images
@@ -401,7 +401,7 @@ def test_a_network_over_rows_is_what_it_was() -> None:
 
 
 def test_a_function_is_a_network_as_well() -> None:
-    def net(images: Any, *, tap: Any = None, ops: Any = ops.default) -> Any:
+    def net(images: Any, *, tap: Any = None, ops: Any = ops.plain) -> Any:
         kernel = jnp.ones((3, 3, 3, 2), images.dtype)
         return tap("sum", ops.conv(images, kernel, None, padding=((1, 1), (1, 1))))
 

@@ -111,7 +111,7 @@ def test_folding_batch_norm_changes_no_map(method: Any, rule: Any) -> None:
 # The rules sit on the arithmetic and not on modules --------------------------
 
 
-def reused(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.default) -> Any:
+def reused(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.plain) -> Any:
     """One convolution and one ReLU, each used three times; there is no module at all."""
     kernel = jnp.asarray(np.random.default_rng(4).normal(size=(3, 3, 3, 3)) / 3)
     h = images
@@ -141,7 +141,7 @@ def test_both_branches_of_a_sum_obey_the_rule(method: Any, rule: Any) -> None:
     """relu(relu(W x) + x): the rule acts on the sum, then on the branch; the shortcut passes all."""
     kernel = np.random.default_rng(5).normal(size=(3, 3, 3, 3)) / 2
 
-    def residual(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.default) -> Any:
+    def residual(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.plain) -> Any:
         branch = ops.conv(images, jnp.asarray(kernel), None, padding=((1, 1), (1, 1)), name="conv")
         h = ops.relu(ops.add(ops.relu(branch), images - 0.7))
         weights = jnp.asarray([[1.0, -2.0], [-1.0, 1.0], [0.5, 3.0]])
@@ -173,7 +173,7 @@ def test_only_what_is_positive_passes_a_relu() -> None:
     subject = tiny("sequential")
     net, images = subject.net, subject.images()
 
-    def after(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.default) -> Any:
+    def after(images: Any, *, tap: Any = passthrough, ops: Any = vizsynth.ops.plain) -> Any:
         return net(ops.relu(images), tap=tap, ops=ops)
 
     for method in (vizsynth.deconvnet, vizsynth.guided_backprop):

@@ -132,7 +132,7 @@ def test_winograd_is_the_convolution(h, w, n):
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(rng.normal(size=(n, h, w, 4))), jnp.asarray(rng.normal(size=(3, 3, 4, 5)))
         got = winograd.conv(x, winograd.transform(kernel))
-        want = ops.plain_conv(x, kernel, None)
+        want = ops.plain.conv(x, kernel, None)
     np.testing.assert_allclose(got, want, atol=1e-11)
 
 
@@ -140,7 +140,7 @@ def test_a_network_that_works_outside_of_ops():
     """What is not done through `ops` is done on whole layers, so the result stays exact."""
     inner = sequential([Conv(4), ReLU(), MaxPool(), Flatten(), Dense(3)], (16, 16, 3), key=KEY)
 
-    def net(images, *, tap=vizsynth.taps.passthrough, ops=ops.default):
+    def net(images, *, tap=vizsynth.taps.passthrough, ops=ops.plain):
         h = ops.conv(images, inner.conv1.kernel[...], inner.conv1.bias[...], name="conv1")
         h = jnp.tanh(h)
         h = ops.conv(h, jnp.ones((3, 3, 4, 2)) / 9, None, name="conv2")
@@ -152,7 +152,7 @@ def test_a_network_that_works_outside_of_ops():
 
 
 def test_a_network_that_mixes_pixels_before_its_first_op_is_not_silently_wrong():
-    def net(images, *, tap=vizsynth.taps.passthrough, ops=ops.default):
+    def net(images, *, tap=vizsynth.taps.passthrough, ops=ops.plain):
         h = ops.conv(images[:, ::-1], jnp.ones((3, 3, 3, 2)), None, name="conv1")
         return tap("logits", ops.adaptive_mean_pool(h, size=(1, 1)).reshape(1, 2))
 
@@ -169,7 +169,7 @@ def test_two_heads_are_both_computed_again(adapted):
         jax.random.split(KEY, 3), [(3, 3, 3, 4), (4, 3), (4, 3)], strict=True
     )]  # fmt: skip
 
-    def tapped(images, *, tap=vizsynth.taps.passthrough, ops=ops.default):
+    def tapped(images, *, tap=vizsynth.taps.passthrough, ops=ops.plain):
         kernel, first, second = weights
         h = ops.relu(ops.conv(images, kernel, None, padding=((1, 1), (1, 1)), name="conv1"))
         mean = ops.adaptive_mean_pool(h, size=(1, 1)).reshape(len(images), -1)

@@ -20,7 +20,7 @@ def pair():
     first = rng.normal(0, 0.4, (3, 3, 3, 6)).astype(np.float32)
     last = rng.normal(0, 0.5, (6, CLASSES)).astype(np.float32)
 
-    def net(images, tap=lambda name, value: value, ops=vizsynth.ops.default):
+    def net(images, tap=lambda name, value: value, ops=vizsynth.ops.plain):
         h = ops.conv(images, jnp.asarray(first), None, strides=(1, 1), padding=((1, 1), (1, 1)), name="conv")
         h = ops.relu(h).mean((1, 2)) ** 2
         return tap("logits", ops.linear(h, jnp.asarray(last), jnp.zeros(CLASSES), name="logits"))

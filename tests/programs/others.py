@@ -208,7 +208,7 @@ class Tapped:
     params: Any
     function: str = field(metadata={"static": True})
 
-    def __call__(self, images: Any, *, tap: Any = passthrough, ops: Any = arithmetic.default) -> Any:
+    def __call__(self, images: Any, *, tap: Any = passthrough, ops: Any = arithmetic.plain) -> Any:
         return WRITTEN[self.function](self.params, images, tap, ops)
 
 

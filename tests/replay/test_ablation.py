@@ -50,7 +50,7 @@ def test_a_layer_that_normalization_follows() -> None:
     first, second = (jnp.asarray(rng.normal(size=(3, 3, *channels))) for channels in ((3, 4), (4, 3)))
     scale, bias, mean, variance = (jnp.asarray(rng.uniform(0.5, 1.5, 4)) for _ in range(4))
 
-    def net(images: Any, *, tap: Any = vizsynth.taps.passthrough, ops: Any = ops.default) -> Any:
+    def net(images: Any, *, tap: Any = vizsynth.taps.passthrough, ops: Any = ops.plain) -> Any:
         h = tap("conv1", ops.conv(images, first, None, name="conv1"))
         h = ops.relu(ops.batch_norm(h, scale, bias, mean, variance, eps=1e-5, name="norm1"))
         h = ops.relu(ops.conv(h, second, None, name="conv2"))
@@ -79,7 +79,7 @@ def test_the_first_product_takes_the_weights_of_one_channel() -> None:
     A = features(subject.net, images, (layer,))[layer]
     clean: list[Any] = []
     evaluate(
-        subject.net, images, Class(0), tap=replace({layer: A}), ops=incremental.recording(ops.default, clean)
+        subject.net, images, Class(0), tap=replace({layer: A}), ops=incremental.recording(ops.fast, clean)
     )
 
     def without(channel: Any) -> Any:
@@ -96,7 +96,7 @@ def test_a_network_that_works_outside_of_ops() -> None:
     """It is run whole, channel by channel."""
     inner: Any = tiny("sequential").net
 
-    def net(images: Any, *, tap: Any = vizsynth.taps.passthrough, ops: Any = ops.default) -> Any:
+    def net(images: Any, *, tap: Any = vizsynth.taps.passthrough, ops: Any = ops.plain) -> Any:
         h = tap(
             "conv1", ops.conv(images, inner.conv1.kernel[...], None, padding=((1, 1), (1, 1)), name="conv1")
         )

@@ -9,6 +9,7 @@ import pytest
 from tiny import Subject, tiny
 
 from vizsynth.models import vgg16
+from vizsynth.ops import accelerated
 from vizsynth.replay import parts
 from vizsynth.synthesis.texture.gatys import VGG_CUTS, VGG_LAYERS, gram
 from vizsynth.types import Network
@@ -35,7 +36,7 @@ def test_parts_give_what_the_whole_gives(name: str) -> None:
 
 
 def temporary_bytes(cuts: tuple[str, ...]) -> int:
-    net = jax.eval_shape(lambda: vgg16(num_classes=None, key=jax.random.key(0)))
+    net = accelerated(jax.eval_shape(lambda: vgg16(num_classes=None, key=jax.random.key(0))))
     image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
 
     def total(image: Any, net: Any) -> Any:

@@ -18,7 +18,7 @@ def identity(images: Any, *, tap: Any = passthrough, ops: Any = None) -> Any:
     return tap("pixels", images)
 
 
-def convolved(images: Any, *, tap: Any = passthrough, ops: Any = arithmetic.default) -> Any:
+def convolved(images: Any, *, tap: Any = passthrough, ops: Any = arithmetic.plain) -> Any:
     """A 3x3 convolution without padding, rectified."""
     kernel, bias = (jnp.asarray(v, images.dtype) for v in (KERNEL, BIAS))
     h = ops.conv(images, kernel, bias, strides=(1, 1), padding=((0, 0), (0, 0)), name="conv")

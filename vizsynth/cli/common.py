@@ -80,8 +80,9 @@ def need_extra(module: str, extra: str = "cli") -> None:
 def load_network(name: str, chosen: str | None) -> Any:
     """Return the network with its weights."""
     from vizsynth.models import load
+    from vizsynth.ops import accelerated
 
-    return load(name, chosen)
+    return accelerated(load(name, chosen))
 
 
 def need_classes(net: Any, name: str) -> None:

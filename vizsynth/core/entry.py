@@ -7,6 +7,7 @@ they go to a device; those of arrays on a device pass unseen, and so do tracers 
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vizsynth.cpu.winograd import prepare
+from vizsynth.core.pytrees import pytree
+from vizsynth.ops import Ops, accelerated, prepare
 from vizsynth.scores import Class, labels_in
-from vizsynth.types import Images, Key, Network, Target
+from vizsynth.types import Images, Key, Network, Tap, Target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +72,7 @@ def entry(
         annotation = getattr(signature.parameters.get("key"), "annotation", None)
         one_key = annotation in (Key, Key | None)
         checked = _named_by(check, signature) if check else []
-        compiled = jax.jit(_preparing(function) if many else function, static_argnames=static)
+        compiled = jax.jit(_on_cpu(function, prepare if many else accelerated), static_argnames=static)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -105,15 +107,12 @@ def _named_by(check: Callable[..., None], signature: inspect.Signature) -> list[
     return [name for name in signature.parameters if anything or name in named]
 
 
-def _preparing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with its network prepared before, outside of all loops."""
-    signature = inspect.signature(function)
+def _on_cpu(function: Callable[..., Any], choose: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return the function with the arithmetic of its networks chosen before, outside of all loops."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.arguments["net"] = prepare(bound.arguments["net"])
-        return function(*bound.args, **bound.kwargs)
+        return function(*choose(args), **choose(kwargs))
 
     return call
 
@@ -186,11 +185,29 @@ def is_on_host(value: Any) -> bool:
     return not isinstance(value, jax.Array)
 
 
+@pytree
+@dataclass(frozen=True)
+class Function:
+    """A user's own function as a network: a pytree without leaves."""
+
+    function: Callable[..., Any] = field(metadata={"static": True})
+    arithmetic: Ops | None = field(metadata={"static": True})
+    """The table that it computes with, its default for `ops`; None where it has none."""
+
+    def __call__(self, images: Any, *, tap: Tap | None = None, ops: Ops | None = None) -> Any:
+        """Return what the function returns."""
+        given = {"tap": tap, "ops": self.arithmetic if ops is None else ops}
+        return self.function(images, **{name: value for name, value in given.items() if value is not None})
+
+
 def as_network(net: Any) -> Network:
     """Return the network as a pytree; a plain function becomes one without leaves."""
     if not callable(net):
         raise TypeError(f"net must be a network (vizsynth.load, vizsynth.models), not {_describe(net)}")
-    return as_pytree(net)
+    if as_pytree(net) is net:
+        return net
+    table = inspect.signature(net).parameters.get("ops")
+    return Function(net, table.default if table is not None and isinstance(table.default, Ops) else None)
 
 
 def as_pytree(function: Any) -> Any:

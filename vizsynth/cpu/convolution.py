@@ -6,6 +6,7 @@ Chosen from shapes when a program is traced. Elsewhere than on CPU it is the com
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -15,12 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vizsynth.cpu import windows, winograd
+from vizsynth.cpu import thresholds, windows, winograd
 from vizsynth.cpu.windows import Maps, Padding, Pair
-
-MOST_IMAGES = 8  # whose gradients of a kernel are computed one by one: each is compiled
-APART = 2**15  # pairs of channels of a kernel from which its sub-pixel phases are kernels of their own
-MOST_TAPS = 49  # of a window whose kernel's gradient is computed tap by tap: each is compiled
 
 
 def with_bias(y: Float[Array, "*n k"], bias: Float[Array, " k"] | None) -> Float[Array, "*n k"]:
@@ -65,17 +62,18 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
     convolution for more than sixteen of either, at its best for multiples of four. Three outputs (the
     gradient of a first layer) are one product and a sum of shifted maps, in half of the time.
     """
+    at = thresholds.MEASURED
     channels, outputs = kernel.shape[2:]
     unpadded = padding == ((0, 0), (0, 0))
-    narrow = outputs < 16 and 10 <= channels < 20 and strides == (1, 1)
-    zeros_help = narrow or (unpadded and max(channels, outputs) >= 16)
+    narrow = outputs < at.filled_outputs and at.filled_from <= channels < at.filled_to and strides == (1, 1)
+    zeros_help = narrow or (unpadded and max(channels, outputs) >= at.column_channels)
 
     def as_product(x: Array, kernel: Array) -> Array:
         return by_patches(x, kernel, strides, padding)
 
     def with_zeros(x: Array, kernel: Array) -> Array:
         if narrow:
-            more = (0, 20 - channels)
+            more = (0, at.filled_to - channels)
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), more))
             kernel = jnp.pad(kernel, ((0, 0), (0, 0), more, (0, 0)))
         if not unpadded:
@@ -99,14 +97,17 @@ def _fast_conv(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Arra
 def _positions_are_few(shape: Sequence[int], kernel: Sequence[int], strides: Pair, padding: Padding) -> bool:
     """Tell whether each image's map is small, and deep enough for a product of matrices."""
     rows, cols = ((shape[1 + d] + sum(padding[d]) - kernel[d]) // strides[d] + 1 for d in (0, 1))
-    return shape[3] >= 128 and kernel[3] >= 128 and rows * cols <= 64
+    at = thresholds.MEASURED
+    return min(shape[3], kernel[3]) >= at.product_channels and rows * cols <= at.product_positions
 
 
 def _outputs_are_few(x: Array, kernel: Array, strides: Pair) -> bool:
     """Tell whether the taps' shares of the outputs are hardly more numbers than the inputs."""
     kh, kw, channels, outputs = kernel.shape
-    single = x.dtype.itemsize >= 4  # shares are rounded before they are summed
-    return single and strides == (1, 1) and outputs <= 4 and 1 < kh * kw <= 2 * channels // outputs
+    at = thresholds.MEASURED
+    if x.dtype.itemsize < 4 or strides != (1, 1) or kh * kw == 1:  # shares are rounded before they are summed
+        return False
+    return outputs <= at.tap_outputs and kh * kw * outputs <= at.tap_growth * channels
 
 
 def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair) -> bool:
@@ -114,7 +115,8 @@ def _windows_are_many(shape: Sequence[int], kernel: Sequence[int], strides: Pair
     n, h, w, c = shape
     kh, kw = kernel[:2]
     positions = n * ((h - kh) // strides[0] + 1) * ((w - kw) // strides[1] + 1)
-    return kh * kw * c >= 100 and positions * kh * kw * c > 2**21
+    at = thresholds.MEASURED
+    return kh * kw * c >= at.many_taps and positions * kh * kw * c > at.many_numbers
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -189,7 +191,9 @@ def gradient_kernel(
     rows, _ = windows.phase_taps(kh, strides[0], padding[0][0], 1, 1)
     cols, _ = windows.phase_taps(kw, strides[1], padding[1][0], 1, 1)
     every_phase_has_some = kh >= strides[0] and kw >= strides[1]
-    if channels * outputs >= APART and every_phase_has_some and 4 * kh * kw < 3 * rows.size * cols.size:
+    at = thresholds.MEASURED
+    worthwhile = channels * outputs >= at.apart_pairs and kh * kw < at.apart_taps * rows.size * cols.size
+    if worthwhile and every_phase_has_some:
         return tuple(
             kernel[rows[top:bottom, r]][:, cols[left:right, c]].transpose(0, 1, 3, 2)
             for r, (top, bottom) in enumerate(_taps_of(rows, kh))
@@ -278,9 +282,23 @@ def _prepared_forward(x: Any, kernel: Any, strides: Pair, padding: Padding):
 
 def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array):
     kernel, shape = residuals
-    nothing = jax.tree.map(jnp.zeros_like, kernel)
+
+    def canonical(kernel: winograd.Kernel, g: Array) -> Array:
+        return _prepared_gradient(g, kernel, shape, strides, padding)
+
+    def compilers(kernel: winograd.Kernel, g: Array) -> Array:
+        x = jnp.zeros_like(g, shape=shape)
+        return jax.vjp(lambda x: _lax_conv(x, kernel.plain, strides, padding), x)[1](g)[0]
+
+    dx = lax.platform_dependent(kernel, g, cpu=canonical, default=compilers)
+    return dx, jax.tree.map(jnp.zeros_like, kernel)
+
+
+def _prepared_gradient(
+    g: Array, kernel: winograd.Kernel, shape: Sequence[int], strides: Pair, padding: Padding
+) -> Array:
     if isinstance(kernel.gradient, tuple):
-        return _phase_by_phase(g, kernel.gradient, kernel.shape, shape, strides, padding), nothing
+        return _phase_by_phase(g, kernel.gradient, kernel.shape, shape, strides, padding)
     pads = _gradient_padding(g.shape, kernel.shape, shape, strides, padding)
     # The gradient's own gradient, at stride 1, is convolved with the kernel again.
     back = (
@@ -289,9 +307,7 @@ def _prepared_backward(strides: Pair, padding: Padding, residuals: Any, g: Array
         else winograd.Kernel(kernel.gradient, winograd.flipped(kernel.gradient))
     )
     dx = cast(Array, _prepared_conv(g, back, (1, 1), pads))
-    if strides != (1, 1):
-        dx = windows.interleaved(dx, strides, shape)
-    return dx, nothing
+    return dx if strides == (1, 1) else windows.interleaved(dx, strides, shape)
 
 
 _prepared_conv.defvjp(_prepared_forward, _prepared_backward, symbolic_zeros=True)
@@ -301,15 +317,16 @@ def _kernel_gradient(x: Array, g: Array, window: Pair, strides: Pair, padding: P
     """Return the gradient of a convolution with respect to its kernel.
 
     ∂L/∂w[i, j] = Σ_np x[n, s p + (i, j)] g[n, p]: a product of matrices for each tap (i, j), or, the channels
-    of x being its images and its images channels, one forward convolution. XLA is slow at the second on CPU
-    where it is dilated (s > 1), and where several images give it several channels: image by image it is up
-    to 25 times faster. Of many images, or small maps, it is the first that is faster.
+    of x being its images and its images channels, one forward convolution. XLA can be slow at the second on
+    CPU where it is dilated (s > 1): a small window is then computed tap by tap. Some images of large maps are
+    computed one by one.
     """
-    if strides == (1, 1) and 1 < len(x) <= MOST_IMAGES and g.shape[1] * g.shape[2] >= 256:
+    at = thresholds.MEASURED
+    large = g.shape[1] * g.shape[2] >= at.single_positions
+    if strides == (1, 1) and 1 < len(x) <= at.single_images and large:
         parts = zip(jnp.split(x, len(x)), jnp.split(g, len(g)), strict=True)
         return jnp.sum(jnp.stack([_kernel_gradient(*part, window, strides, padding) for part in parts]), 0)
-    several = len(x) > 1 and g.shape[3] >= 32
-    if (strides != (1, 1) or several) and window[0] * window[1] <= MOST_TAPS:
+    if strides != (1, 1) and window[0] * window[1] <= at.window_taps:
         seen = windows.slices(windows.padded(x, padding), window, strides)
         taps = [_over_positions(part, g) for part in seen]
         return jnp.stack(taps).reshape(*window, x.shape[3], g.shape[3])
@@ -337,44 +354,47 @@ def _pointwise(x: Array, kernel: Array, strides: Pair) -> Array:
     return x @ kernel[0, 0]
 
 
-def conv(
-    x: Maps,
-    kernel: Float[Array, "kh kw c k"] | winograd.Kernel,
-    bias: Float[Array, " k"] | None,
-    *,
-    strides: Pair = (1, 1),
-    padding: Padding = ((0, 0), (0, 0)),
-    name: str = "",
-) -> Float[Array, "n h2 w2 k"]:
-    """Convolve, with a backward pass that is itself a forward convolution on CPU.
-
-    A kernel that was transformed is used as such where that is faster.
-    """
-    windows.check("convolution", name, x, kernel.shape[:2], padding)
+def _fast(x: Maps, kernel: Any, strides: Pair, padding: Padding) -> Array:
     if isinstance(kernel, winograd.Kernel):
         if x.dtype == kernel.plain.dtype:
-            return with_bias(_prepared_conv(x, kernel, strides, padding), bias)
+            return _prepared_conv(x, kernel, strides, padding)
         kernel = kernel.plain
     kernel = kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
-        return with_bias(_pointwise(x, kernel, strides), bias)
-    return with_bias(_conv(x, kernel, strides, padding), bias)
+        return _pointwise(x, kernel, strides)
+    return _conv(x, kernel, strides, padding)
 
 
-def takes_transforms(function: Callable[..., Any]) -> bool:
-    """Tell whether a convolution takes a kernel that was transformed, `vizsynth.cpu.winograd.Kernel`."""
-    return function is conv or getattr(function, "takes_transforms", False)
+def _plain(x: Maps, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    return _lax_conv(x, kernel.astype(x.dtype), strides, padding)
 
 
-def plain_conv(
-    x: Maps,
-    kernel: Float[Array, "kh kw c k"],
-    bias: Float[Array, " k"] | None,
-    *,
-    strides: Pair = (1, 1),
-    padding: Padding = ((0, 0), (0, 0)),
-    name: str = "",
-) -> Float[Array, "n h2 w2 k"]:
-    """Convolve by `jax.lax` alone."""
-    windows.check("convolution", name, x, kernel.shape[:2], padding)
-    return with_bias(_lax_conv(x, kernel.astype(x.dtype), strides, padding), bias)
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution and nothing else: it has no rule of its own in reverse, as LRP's has."""
+
+    function: Callable[[Array, Any, Pair, Padding], Array]
+    """Of the maps, the kernel, the strides and the padding."""
+    transforms: bool
+    """Whether it takes kernels that were transformed, `vizsynth.cpu.winograd.Kernel`."""
+
+    def __call__(
+        self,
+        x: Maps,
+        kernel: Float[Array, "kh kw c k"] | winograd.Kernel,
+        bias: Float[Array, " k"] | None,
+        *,
+        strides: Pair = (1, 1),
+        padding: Padding = ((0, 0), (0, 0)),
+        name: str = "",
+    ) -> Float[Array, "n h2 w2 k"]:
+        """Return x ∗ w + b."""
+        windows.check("convolution", name, x, kernel.shape[:2], padding)
+        return with_bias(self.function(x, kernel, strides, padding), bias)
+
+
+fast_conv = Convolution(_fast, transforms=True)
+"""On CPU the backward pass is a forward convolution, too; transformed kernels are used if they are faster."""
+
+plain_conv = Convolution(_plain, transforms=False)
+"""By `jax.lax` alone."""

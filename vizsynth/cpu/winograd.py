@@ -10,7 +10,7 @@ products of a batch one after another, but batches side by side.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from vizsynth.cpu import thresholds
+
 TILE = 4  # outputs a tile and axis
-_CHANNELS = 64  # fewer never gain
-Net = TypeVar("Net")
 Transform = tuple[Float[Array, "_ _ _"], ...]
 """A kernel `[c, k]` for each of the 36 elements of a tile: a batch of six for each row."""
 
@@ -69,11 +69,12 @@ def flipped(kernel: Float[Array, "kh kw c k"]) -> Float[Array, "kh kw k c"]:
 
 def transformable(kernel: Array) -> bool:
     """Tell whether a kernel of stride 1 may gain by it, whatever the size of its maps."""
-    return kernel.shape[:2] == (3, 3) and kernel.dtype == jnp.float32 and min(kernel.shape[2:]) >= _CHANNELS
+    wide = min(kernel.shape[2:]) >= thresholds.MEASURED.tiled_channels
+    return kernel.shape[:2] == (3, 3) and kernel.dtype == jnp.float32 and wide
 
 
 def pays(x: Array, kernel: Array) -> bool:
-    """Tell whether it is faster for maps of this size, as measured on x86 with AVX-512.
+    """Tell whether it is faster for maps of this size.
 
     The transforms move (c + k) numbers for c k multiplications saved: few channels gain only while the maps
     are small, up to 128 or 256 pixels here, and few tiles do not fill a product of matrices. The number of
@@ -81,61 +82,12 @@ def pays(x: Array, kernel: Array) -> bool:
     """
     c, k = kernel.shape[2:]
     tiles = -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE)
-    if x.dtype != jnp.float32 or tiles < 16:
+    at = thresholds.MEASURED
+    if x.dtype != jnp.float32 or tiles < at.tiled_least:
         return False
-    if tiles < 40:
-        return c * k >= 256 * 512
-    return tiles <= 4096 or c * k >= _CHANNELS * 128
-
-
-def prepare(net: Net, *, exact: bool = False) -> Net:
-    """Return the network with its kernels transformed, once, for fast convolution on CPU.
-
-    3x3 convolutions that gain by it are then done by Winograd's minimal filtering F(4x4, 3x3), those of the
-    gradient as well; features stay what they were to some 1e-6 of their norm. The kernels that all others'
-    gradients are convolved with are made beforehand. 3x3 kernels take ten times the memory, and programs some
-    seconds longer to compile: it pays from a few dozen gradients on. On other backends than the CPU, and in
-    other precisions than float32, nothing changes.
-
-    Functions that take many gradients or passes of one network (`integrated_gradients`, `deepdream`,
-    `transfer_style`) do it by themselves, at each call; of a network that is prepared already they take it.
-
-    Args:
-        net: a network.
-        exact: rather mark the network as one that is never transformed, by no function.
-
-    Returns:
-        A network of the same layers and weights.
-
-    Raises:
-        ValueError: not here, but where the gradient of the prepared network's weights is asked, which the
-            transforms would not follow: train the network as it was before.
-
-    Example:
-        >>> import jax, vizsynth
-        >>> from vizsynth.models.sequential import Conv, ReLU
-        >>> net = vizsynth.models.sequential((Conv(64), ReLU(), Conv(64)), (64, 64, 3), key=jax.random.key(0))
-        >>> images = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
-        >>> fast, slow = vizsynth.prepare(net)(images), net(images)
-        >>> bool(abs(fast - slow).max() < 1e-5 * slow.max())
-        True
-    """
-
-    def prepared(node: Any) -> Any:
-        return node.prepared(exact) if hasattr(node, "prepared") else node
-
-    if not exact and jax.default_backend() != "cpu":
-        return net
-    return jax.tree.map(prepared, net, is_leaf=lambda node: hasattr(node, "prepared"))
-
-
-def unprepared(net: Net) -> Net:
-    """Return the network without what `prepare` added: for those who change its weights."""
-
-    def plain(node: Any) -> Any:
-        return node.unprepared() if hasattr(node, "unprepared") else node
-
-    return jax.tree.map(plain, net, is_leaf=lambda node: hasattr(node, "unprepared"))
+    if tiles < at.tiled_few:
+        return c * k >= at.tiled_few_pairs
+    return tiles <= at.tiled_many or c * k >= at.tiled_many_pairs
 
 
 def _input_transform(d: Sequence[Array]) -> list[Array]:

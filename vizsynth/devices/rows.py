@@ -13,7 +13,7 @@ partitions the layer, and moves more rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from vizsynth import images as whole
 from vizsynth import ops as arithmetic
 from vizsynth.core.entry import as_network
 from vizsynth.core.pytrees import pytree
-from vizsynth.cpu import convolution
+from vizsynth.cpu.convolution import Convolution
 from vizsynth.cpu.winograd import Kernel
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.taps import passthrough
@@ -43,6 +43,7 @@ class OverRows:
 
     net: Any
     mesh: Mesh = field(metadata={"static": True})
+    arithmetic: Ops = field(default=arithmetic.plain, metadata={"static": True})
 
     @property
     def sharding(self) -> NamedSharding:
@@ -84,8 +85,9 @@ class OverRows:
         """The layers by their use, if the network tells them."""
         return getattr(self.net, "roles", None)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Any:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Any:
         """Return the network's output, with halos exchanged between neighbours."""
+        ops = self.arithmetic if ops is None else ops
         table = _table(ops, self.mesh)
         if table == ops:  # another kind of table, of receptive fields for instance
             return self.net(images, tap=tap, ops=ops)
@@ -156,7 +158,8 @@ def over_rows(net: Network, mesh: Mesh) -> OverRows:
         there = isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, Tracer)
         return jax.device_put(leaf, everywhere) if there else leaf
 
-    return OverRows(jax.tree.map(placed, net), mesh)
+    table = getattr(net, "arithmetic", None) or arithmetic.plain
+    return OverRows(jax.tree.map(placed, net), mesh, table)
 
 
 def _axis(mesh: Mesh) -> str:
@@ -169,49 +172,28 @@ def _axis(mesh: Mesh) -> str:
 def _table(ops: Ops, mesh: Mesh) -> Ops:
     """Return the table with halo exchanges around those of its windows that are the library's own."""
     changed = {}
-    for name in ("conv", "max_pool", "mean_pool"):
+    if isinstance(ops.conv, Convolution):
+        changed["conv"] = replace(ops.conv, function=partial(_conv, ops.conv, mesh))
+    for name in ("max_pool", "mean_pool"):
         function = getattr(ops, name)
-        if function in (arithmetic.conv, arithmetic.plain_conv):
-            changed[name] = _Conv(function, mesh)
-        elif function in (arithmetic.max_pool, arithmetic.plain_max_pool, arithmetic.mean_pool):
+        if function in (arithmetic.fast_max_pool, arithmetic.plain_max_pool, arithmetic.mean_pool):
             changed[name] = partial(_pool, function, mesh)
     return ops._replace(**changed)
 
 
-@dataclass(frozen=True)
-class _Conv:
-    """A convolution of rows over several devices."""
+def _conv(conv: Convolution, mesh: Mesh, x: Array, kernel: Any, strides: Pair, padding: Padding) -> Array:
+    halo = _halo(x.shape[1], kernel.shape[0], strides[0], padding[0], mesh.size)
+    if halo is None:  # the compiler would gather a transform's tiles
+        return conv.function(x, kernel.plain if isinstance(kernel, Kernel) else kernel, strides, padding)
 
-    function: Callable[..., Array]
-    mesh: Mesh
+    def local(x: Array, kernel: Any) -> Array:
+        axis = _axis(mesh)
+        # Each device's own share of the weights' gradient is summed over the devices.
+        kernel = jax.tree.map(lambda w: lax.pcast(w, axis, to="varying"), kernel)
+        x = _with_neighbours(x, halo, axis, mesh.size)
+        return conv.function(x, kernel, strides, ((0, 0), padding[1]))
 
-    @property
-    def takes_transforms(self) -> bool:
-        return convolution.takes_transforms(self.function)
-
-    def __call__(
-        self,
-        x: Array,
-        kernel: Any,
-        bias: Array | None,
-        *,
-        strides: Pair = (1, 1),
-        padding: Padding = ((0, 0), (0, 0)),
-        name: str = "",
-    ) -> Array:
-        halo = _halo(x.shape[1], kernel.shape[0], strides[0], padding[0], self.mesh.size)
-        if halo is None:  # the compiler would gather a transform's tiles
-            plain = kernel.plain if isinstance(kernel, Kernel) else kernel
-            return self.function(x, plain, bias, strides=strides, padding=padding, name=name)
-
-        def local(x: Array, weights: Any) -> Array:
-            axis = _axis(self.mesh)
-            # The gradient of the weights is then summed over the devices.
-            kernel, bias = jax.tree.map(lambda w: lax.pcast(w, axis, to="varying"), weights)
-            x = _with_neighbours(x, halo, axis, self.mesh.size)
-            return self.function(x, kernel, bias, strides=strides, padding=((0, 0), padding[1]), name=name)
-
-        return _by_rows(local, self.mesh, x, (kernel, bias))
+    return _by_rows(local, mesh, x, kernel)
 
 
 def _pool(

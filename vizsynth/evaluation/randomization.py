@@ -15,8 +15,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array, Float, Int
 
 from vizsynth.core.entry import as_images, as_network, entry
-from vizsynth.cpu.winograd import unprepared
 from vizsynth.evaluation.pixels import at_least_float32, ratio
+from vizsynth.ops import unprepared
 from vizsynth.types import Images, Key, Network, Target
 
 Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]

@@ -36,7 +36,7 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
 
     def shaped(x: Array, kernel: Array, bias: Any, *, strides: Any, padding: Any, name: str) -> Array:
         found[name] = kernel
-        convolved = partial(ops.conv, strides=strides, padding=padding, name=name)
+        convolved = partial(ops.plain.conv, strides=strides, padding=padding, name=name)
         shape = jax.eval_shape(convolved, x, kernel, bias)
         return jnp.zeros(shape.shape, shape.dtype)
 
@@ -64,7 +64,7 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
     if size is None:
         as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
     else:  # a traced program takes maps of its own size alone
-        net(jnp.zeros((1, *size, 3)), ops=ops.default._replace(conv=shaped))
+        net(jnp.zeros((1, *size, 3)), ops=ops.plain._replace(conv=shaped))
     return found
 
 

@@ -70,9 +70,7 @@ def ablation_cam(
     else:
         channels = jnp.arange(A.shape[-1])
         try:
-            evaluate(
-                net, images, target, tap=replace({layer: A}), ops=incremental.recording(ops.default, clean)
-            )
+            evaluate(net, images, target, tap=replace({layer: A}), ops=incremental.recording(ops.fast, clean))
             y_k = each(without, channels, batch_size)
         except (TypeError, AttributeError):  # a network that does arithmetic outside of `ops`
             y_k = each(without_in_whole, channels, batch_size)

@@ -116,14 +116,14 @@ def occlusion(
     filled = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape)
 
     clean: list[Any] = []
-    clean_score = target(run(net, images, target.layers, ops=incremental.recording(ops.default, clean))[1])
+    clean_score = target(run(net, images, target.layers, ops=incremental.recording(ops.fast, clean))[1])
 
     def occluded(at: tuple[Array, Array]) -> Images:
         inside = jnp.asarray(in_row)[at[0]][:, None] & jnp.asarray(in_col)[at[1]][None, :]
         return jnp.where(inside[None, :, :, None], filled, images)
 
     def drop(at: tuple[Array, Array], whole: bool = False) -> Float[Array, " n"]:
-        table = ops.default if whole else incremental.table(clean, rows, cols, at)
+        table = ops.fast if whole else incremental.table(clean, rows, cols, at)
         seen = run(net, occluded(at), target.layers, ops=table)[1]
         seen = {name: a.dense() if isinstance(a, Changed) else a for name, a in seen.items()}
         return clean_score - target(seen)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from vizsynth import ops as arithmetic
 from vizsynth.models.layers import he_normal, keys_from
 from vizsynth.models.stylizers import doubled, reflected
+from vizsynth.ops import Ops
 from vizsynth.types import Key
 
 MIRRORED = {"relu2_1": (2,), "relu3_1": (2, 2), "relu4_1": (2, 2, 4)}
@@ -39,9 +40,9 @@ class Plain(nnx.Module):
         self.kernel = nnx.Param(he_normal(key, (3, 3, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
+    def __call__(self, x: Float[Array, "n h w c"], ops: Ops) -> Float[Array, "n h w k"]:
         """Return the convolved maps."""
-        return arithmetic.default.conv(reflected(x, 1), self.kernel[...], self.bias[...])
+        return ops.conv(reflected(x, 1), self.kernel[...], self.bias[...])
 
 
 class AdainDecoder(nnx.Module):
@@ -49,6 +50,7 @@ class AdainDecoder(nnx.Module):
 
     def __init__(self, config: AdainDecoderConfig, *, key: Key):
         self.config = config
+        self.arithmetic = arithmetic.plain
         counts, widths = MIRRORED[config.layer], config.widths
         keys = keys_from(key, sum(counts) + 1)
         # From the layer up: into the block before, then that block's own convolutions.
@@ -66,13 +68,13 @@ class AdainDecoder(nnx.Module):
 
     def __call__(self, features: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 3"]:
         """Return the pictures."""
-        counts, x = MIRRORED[self.config.layer], features
+        counts, x, ops = MIRRORED[self.config.layer], features, self.arithmetic
         for block in reversed(range(len(counts))):
-            x = jax.nn.relu(getattr(self, f"conv{block + 1}_1")(x))
+            x = jax.nn.relu(getattr(self, f"conv{block + 1}_1")(x, ops))
             x = doubled(x, (2 * x.shape[1], 2 * x.shape[2]))
             for i in range(1, counts[block]):
-                x = jax.nn.relu(getattr(self, f"conv{block + 1}_{i + 1}")(x))
-        return jax.nn.sigmoid(self.last(x))
+                x = jax.nn.relu(getattr(self, f"conv{block + 1}_{i + 1}")(x, ops))
+        return jax.nn.sigmoid(self.last(x, ops))
 
 
 def adain_decoder(

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
-from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.network import IMAGENET, begin, layer_names
 from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -55,6 +55,7 @@ class AlexNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = keys_from(key, 8)
         inputs = 3
         for i, (width, (window, stride, padding)) in enumerate(zip(WIDTHS, WINDOWS, strict=True), 1):
@@ -82,9 +83,9 @@ class AlexNet(nnx.Module):
         """The layers by their use."""
         return present(self, ROLES)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = prepare(self, images, ops)
+        h, ops = begin(self, images, ops)
         for i in range(1, len(WIDTHS) + 1):
             h = tap(f"conv{i}", getattr(self, f"conv{i}")(h, ops))
             h = tap(f"relu{i}", ops.relu(h))

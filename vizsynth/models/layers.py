@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from vizsynth.core.entry import check_key
 from vizsynth.cpu import convolution, winograd
+from vizsynth.cpu.convolution import Convolution
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.types import Key, Value
 
@@ -124,7 +125,8 @@ class Conv(nnx.Module):
     def __call__(self, x: Value, ops: Ops) -> Value:
         """Return the convolved, and normalized, activations."""
         kernel: Any = self.kernel[...]
-        if self.transformed is not None and convolution.takes_transforms(ops.conv):  # no other rule does
+        takes = isinstance(ops.conv, Convolution) and ops.conv.transforms  # no rule of another kind does
+        if self.transformed is not None and takes:
             kernel = winograd.Kernel(kernel, *self.transformed.get_value())
         y = ops.conv(
             x,

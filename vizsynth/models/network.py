@@ -9,9 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from vizsynth.cpu.winograd import unprepared
 from vizsynth.images import Standardize
-from vizsynth.ops import Ops
+from vizsynth.ops import Ops, unprepared
 from vizsynth.types import Images
 
 IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -20,12 +19,13 @@ IMAGENET = Standardize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 Net = TypeVar("Net", bound=Any)
 
 
-def prepare(net: Any, images: Images, ops: Ops) -> Images:
-    """Standardize the images, in the network's precision where it has one of its own."""
+def begin(net: Any, images: Images, ops: Ops | None) -> tuple[Images, Ops]:
+    """Return the images, standardized and in the network's own precision, and the table to compute with."""
+    table: Ops = net.arithmetic if ops is None else ops
     if net.standardize is not None:
-        images = ops.standardize(images, net.standardize)
+        images = table.standardize(images, net.standardize)
     dtype = getattr(net, "dtype", None)
-    return images if dtype is None else images.astype(dtype)
+    return (images if dtype is None else images.astype(dtype)), table
 
 
 def layer_names(net: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
-from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.network import IMAGENET, begin, layer_names
 from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -126,6 +126,7 @@ class ResNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = keys_from(key, sum(config.depths) + 2)
         inputs = config.widths[0]
         self.conv1 = Conv(
@@ -159,9 +160,10 @@ class ResNet(nnx.Module):
         last = f"layer{len(depths)}.{depths[-1] - 1}"
         return present(self, ROLES._replace(cam=last, pooled=last))
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = tap("conv1", self.conv1(prepare(self, images, ops), ops))
+        h, ops = begin(self, images, ops)
+        h = tap("conv1", self.conv1(h, ops))
         h = tap("stem", ops.relu(h))
         h = tap("pool1", ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))))
         for stage in range(1, len(self.config.depths) + 1):

@@ -60,7 +60,7 @@ def roles_of(net: Any) -> Roles:
         >>> roles = roles_of(vizsynth.load("squeezenet1_1"))
         >>> roles.cam, roles.pooled, roles.content
         ('fire9', 'relu10', ('fire3',))
-        >>> def mine(images, *, tap=vizsynth.taps.passthrough, ops=vizsynth.ops.default):
+        >>> def mine(images, *, tap=vizsynth.taps.passthrough, ops=vizsynth.ops.plain):
         ...     return tap("logits", tap("relu1", ops.relu(images)).mean(axis=(1, 2)))
         >>> roles_of(mine).cam
         'relu1'

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models import layers as weighted
-from vizsynth.models.network import prepare
+from vizsynth.models.network import begin
 from vizsynth.models.roles import Roles, derived
 from vizsynth.ops import Ops
 from vizsynth.taps import passthrough
@@ -91,6 +91,7 @@ class Sequential(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = weighted.keys_from(key, len(config.stack))
         shape: tuple[int, ...] = tuple(config.input_shape)
         for name, layer in zip(layer_names(config.stack), config.stack, strict=True):
@@ -148,9 +149,10 @@ class Sequential(nnx.Module):
         exact = isinstance(mean, GlobalMean) and isinstance(last, Dense) and before[-1] is not None
         return derived(self)._replace(pooled=self.layers[-3] if exact else None)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the last layer."""
-        return self.run(prepare(self, images, ops), tap=tap, ops=ops)
+        h, ops = begin(self, images, ops)
+        return self.run(h, tap=tap, ops=ops)
 
     def run(self, h: Value, *, tap: Tap, ops: Ops) -> Value:
         """Return the last layer for maps of any number of channels."""

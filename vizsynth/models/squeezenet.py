@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, keys_from
-from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.network import IMAGENET, begin, layer_names
 from vizsynth.models.roles import Roles, present
 from vizsynth.ops import Ops, pool_padding
 from vizsynth.taps import passthrough
@@ -81,6 +81,7 @@ class SqueezeNet(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = keys_from(key, 10)
         self.conv1 = Conv(3, 64, 3, stride=2, name="conv1", key=next(keys))
         inputs = 64
@@ -105,24 +106,23 @@ class SqueezeNet(nnx.Module):
         """The layers by their use."""
         return present(self, ROLES)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-
-        def pool(h: Value) -> Value:
-            ceil = self.config.ceil_pool
-            padding = tuple(pool_padding(size, 3, 2, 0, ceil=ceil) for size in h.shape[1:3])
-            return ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=padding)
-
-        h = tap("conv1", self.conv1(prepare(self, images, ops), ops))
-        h = tap("pool1", pool(tap("relu1", ops.relu(h))))
+        h, ops = begin(self, images, ops)
+        h = tap("conv1", self.conv1(h, ops))
+        h = tap("pool1", self._pool(tap("relu1", ops.relu(h)), ops))
         for i in SQUEEZES:
             h = getattr(self, f"fire{i}")(h, tap, ops)
             if i in POOLED:
-                h = tap(f"pool{i}", pool(h))
+                h = tap(f"pool{i}", self._pool(h, ops))
         if self.config.num_classes is None:
             return h
         h = tap("relu10", ops.relu(tap("conv10", self.conv10(h, ops))))
         return tap("logits", ops.adaptive_mean_pool(h, size=(1, 1)).reshape(h.shape[0], -1))
+
+    def _pool(self, h: Value, ops: Ops) -> Value:
+        padding = tuple(pool_padding(size, 3, 2, 0, ceil=self.config.ceil_pool) for size in h.shape[1:3])
+        return ops.max_pool(h, window=(3, 3), strides=(2, 2), padding=padding)
 
 
 def squeezenet1_1(num_classes: int | None = 1000, *, key: Key) -> SqueezeNet:

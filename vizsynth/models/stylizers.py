@@ -49,6 +49,7 @@ from vizsynth.models.io.weights import (
 )
 from vizsynth.models.layers import he_normal, keys_from, undrawn
 from vizsynth.models.network import with_attributes
+from vizsynth.ops import Ops
 from vizsynth.types import Images, Key
 
 EPS = 1e-5  # under the root of the variance, as in Ulyanov's and everybody's code
@@ -92,13 +93,11 @@ class Convolution(nnx.Module):
         self.scale = nnx.Param(jnp.ones((styles, outputs)))
         self.shift = nnx.Param(jnp.zeros((styles, outputs)))
 
-    def __call__(self, x: Maps, style: Styles) -> Float[Array, "n h2 w2 k"]:
+    def __call__(self, x: Maps, style: Styles, ops: Ops) -> Float[Array, "n h2 w2 k"]:
         """Return γ (x − μ) / σ + β, γ and β mixed of those of the styles."""
         by = self.kernel.shape[0] // 2
         # No bias: the normalization takes it away again.
-        y = arithmetic.default.conv(
-            reflected(x, by), self.kernel[...], None, strides=(self.stride, self.stride)
-        )
+        y = ops.conv(reflected(x, by), self.kernel[...], None, strides=(self.stride, self.stride))
         scale, shift = (
             jnp.matmul(style.astype(y.dtype), p[...].astype(y.dtype), precision="highest")[:, None, None]
             for p in (self.scale, self.shift)
@@ -114,9 +113,9 @@ class Block(nnx.Module):
         self.conv1 = Convolution(width, width, 3, styles=styles, key=first)
         self.conv2 = Convolution(width, width, 3, styles=styles, key=second)
 
-    def __call__(self, x: Maps, style: Styles) -> Maps:
+    def __call__(self, x: Maps, style: Styles, ops: Ops) -> Maps:
         """Return the sum."""
-        return x + self.conv2(jax.nn.relu(self.conv1(x, style)), style)
+        return x + self.conv2(jax.nn.relu(self.conv1(x, style, ops)), style, ops)
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,7 @@ class Stylizer(nnx.Module):
     def __init__(self, config: StylizerConfig, *, key: Key):
         self.config = config
         self.record: StylizerRecord | None = None
+        self.arithmetic = arithmetic.plain
         full, half, quarter = config.widths
         styles = len(config.styles)
         keys = keys_from(key, config.blocks + 6)
@@ -191,18 +191,18 @@ class Stylizer(nnx.Module):
                 f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for a stylizer: "
                 f"give at least {SMALLEST}x{SMALLEST}"
             )
-        relu = jax.nn.relu
-        full = relu(self.in1(images, style))
-        half = relu(self.in2(full, style))
-        x = relu(self.in3(half, style))
+        relu, ops = jax.nn.relu, self.arithmetic
+        full = relu(self.in1(images, style, ops))
+        half = relu(self.in2(full, style, ops))
+        x = relu(self.in3(half, style, ops))
         for i in range(self.config.blocks):
-            x = getattr(self, f"block{i + 1}")(x, style)
-        x = relu(self.out1(self._joined(doubled(x, _size(half)), half), style))
-        x = relu(self.out2(self._joined(doubled(x, _size(full)), full), style))
-        return jax.nn.sigmoid(arithmetic.default.conv(reflected(x, 4), self.kernel[...], self.bias[...]))
+            x = getattr(self, f"block{i + 1}")(x, style, ops)
+        x = relu(self.out1(self._joined(doubled(x, _size(half)), half), style, ops))
+        x = relu(self.out2(self._joined(doubled(x, _size(full)), full), style, ops))
+        return jax.nn.sigmoid(ops.conv(reflected(x, 4), self.kernel[...], self.bias[...]))
 
     def _joined(self, x: Maps, seen: Float[Array, "n h w c2"]) -> Float[Array, "n h w c3"]:
-        return arithmetic.default.concatenate([x, seen]) if self.config.skips else x
+        return self.arithmetic.concatenate([x, seen]) if self.config.skips else x
 
 
 def _size(x: Array) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from vizsynth import ops as arithmetic
 from vizsynth.images import Standardize
 from vizsynth.models.layers import Conv, Linear, keys_from
-from vizsynth.models.network import IMAGENET, layer_names, prepare
+from vizsynth.models.network import IMAGENET, begin, layer_names
 from vizsynth.models.roles import Roles, present
 from vizsynth.models.sequential import Dense, Flatten, Layer, Sequential, SequentialConfig
 from vizsynth.ops import Ops
@@ -73,6 +73,7 @@ class VGG(nnx.Module):
         self.config = config
         self.standardize = standardize
         self.labels: tuple[str, ...] | None = None
+        self.arithmetic = arithmetic.plain
         keys = keys_from(key, sum(config.depths) + 3)
         inputs = 3
         for name, width in self._convs():
@@ -109,9 +110,9 @@ class VGG(nnx.Module):
         """The layers by their use."""
         return present(self, ROLES._replace(cam=self._convs()[-1][0]))
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Array:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Array:
         """Return the logits `[n, classes]`, or a trunk's last features."""
-        h = prepare(self, images, ops)
+        h, ops = begin(self, images, ops)
         for b, depth in enumerate(self.config.depths, start=1):
             for i in range(1, depth + 1):
                 h = tap(f"conv{b}_{i}", getattr(self, f"conv{b}_{i}")(h, ops))

@@ -1,7 +1,7 @@
 """Run a flat program through a table of `ops`, and tap its layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vizsynth import ops as arithmetic
-from vizsynth.cpu import convolution
+from vizsynth.cpu.convolution import Convolution
+from vizsynth.cpu.winograd import Kernel
 from vizsynth.ops import Ops, Padding
 from vizsynth.programs.steps import Step, spatial, spread
 from vizsynth.programs.trace import Atom, Equation, Known, Program
@@ -35,12 +35,17 @@ class Plan:
         return {value: equation for equation in self.program.equations for value in equation.outputs}
 
 
-def execute(plan: Plan, weights: Sequence[Any], images: Value, *, tap: Tap, ops: Ops) -> Value:
-    """Return the program's output for weights (its other inputs, in order) and images."""
+def execute(
+    plan: Plan, weights: Sequence[Any], images: Value, *, tap: Tap, ops: Ops, transformed: Mapping[str, Any]
+) -> Value:
+    """Return the program's output for weights (its other inputs, in order) and images.
+
+    `transformed` holds the transformed kernels of convolutions, by the convolutions' names.
+    """
     others = [value for value in plan.program.inputs if value != plan.images]
     values: dict[int, Any] = dict(zip(others, weights, strict=True))
     values[plan.images] = images
-    run = _Run(plan, values, ops)
+    run = _Run(plan, values, ops, transformed)
     for equation in plan.constant:
         run.compute(equation)
     for step, names in zip(plan.steps, plan.names, strict=True):
@@ -53,11 +58,12 @@ def execute(plan: Plan, weights: Sequence[Any], images: Value, *, tap: Tap, ops:
 
 
 class _Run:
-    def __init__(self, plan: Plan, values: dict[int, Any], ops: Ops):
+    def __init__(self, plan: Plan, values: dict[int, Any], ops: Ops, transformed: Mapping[str, Any]):
         self.program, self.makers = plan.program, plan.makers
         self.values, self.ops = values, ops
         # Whether the convolution has a rule of its own.
-        self.ruled = ops.conv is not arithmetic.plain_conv and not convolution.takes_transforms(ops.conv)
+        self.ruled = not isinstance(ops.conv, Convolution)
+        self.transformed = transformed if isinstance(ops.conv, Convolution) and ops.conv.transforms else {}
 
     def value(self, atom: Atom) -> Any:
         return atom.value if isinstance(atom, Known) else self.values[atom]
@@ -244,9 +250,8 @@ class _Run:
             zero = jnp.zeros((), x.dtype)
             x = jax.lax.pad(x, zero, ((0, 0, 0), (0, 0, rows), (0, 0, cols), (0, 0, 0)))
         padding: Padding = tuple((int(a), int(b)) for a, b in params["padding"])  # type: ignore[assignment]
-        y = self.ops.conv(
-            x, kernel, bias, strides=tuple(params["window_strides"]), padding=padding, name=name
-        )
+        known: Any = Kernel(kernel, *self.transformed[name]) if name in self.transformed else kernel
+        y = self.ops.conv(x, known, bias, strides=tuple(params["window_strides"]), padding=padding, name=name)
         if numbers.out_spec == (0, 3, 1, 2):
             return y
         batch, channel, *positions = numbers.out_spec

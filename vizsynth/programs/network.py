@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from vizsynth import ops as arithmetic
 from vizsynth.core.pytrees import pytree
-from vizsynth.cpu import convolution, winograd
+from vizsynth.cpu import convolution
 from vizsynth.images import Standardize
 from vizsynth.ops import Ops, Padding, Pair
 from vizsynth.programs.interpret import Plan, execute
@@ -127,6 +127,7 @@ class Adapted:
     example_size: tuple[int, int] = field(metadata={"static": True})
     """Height and width of the example images."""
     dtype: Any = field(default=None, metadata={"static": True})
+    arithmetic: Ops = field(default=arithmetic.plain, metadata={"static": True})
     exact: bool = field(default=False, metadata={"static": True})
     transformed: dict[str, Any] | None = None
     """The transformed kernels of convolutions (`vizsynth.prepare`)."""
@@ -141,32 +142,16 @@ class Adapted:
         """Return the network without transforms."""
         return replace(self, transformed=None)
 
-    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops = arithmetic.default) -> Value:
+    def __call__(self, images: Images, *, tap: Tap = passthrough, ops: Ops | None = None) -> Value:
         """Return the program's output."""
+        ops = self.arithmetic if ops is None else ops
         x = images if self.standardize is None else ops.standardize(images, self.standardize)
         x = x if self.dtype is None else x.astype(self.dtype)
         given = _merged(self.params, self.fixed)
         described = x if hasattr(x, "dtype") and len(x.shape) == 4 else images
         plan = self.source.plan(given, jax.ShapeDtypeStruct(described.shape, described.dtype), fold=self.fold)
-        if self.transformed is not None and convolution.takes_transforms(ops.conv):  # no other rule does
-            ops = ops._replace(conv=_Transforming(ops.conv, self.transformed))
-        return execute(plan, jax.tree.leaves(given), x, tap=tap, ops=ops)
-
-
-@dataclass(frozen=True, eq=False)
-class _Transforming:
-    """A convolution by transformed kernels."""
-
-    conv: Callable[..., Any]
-    transformed: dict[str, Any]
-    takes_transforms = True
-
-    def __call__(
-        self, x: Array, kernel: Array, bias: Array | None, *, strides: Pair, padding: Padding, name: str
-    ) -> Array:
-        found = self.transformed.get(name)
-        known: Any = kernel if found is None else winograd.Kernel(kernel, *found)
-        return self.conv(x, known, bias, strides=strides, padding=padding, name=name)
+        transformed = self.transformed or {}
+        return execute(plan, jax.tree.leaves(given), x, tap=tap, ops=ops, transformed=transformed)
 
 
 @jax.jit
@@ -179,9 +164,9 @@ def _transforms(net: Adapted) -> dict[str, Any]:
     ) -> Array:
         if name and kernel.shape[:2] != (1, 1) and kernel.dtype == jnp.float32:
             found[name] = convolution.transforms(kernel, strides, padding)
-        return arithmetic.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
+        return arithmetic.plain.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
 
-    net(jnp.zeros((1, *net.example_size, 3), jnp.float32), ops=arithmetic.default._replace(conv=conv))
+    net(jnp.zeros((1, *net.example_size, 3), jnp.float32), ops=arithmetic.plain._replace(conv=conv))
     return found
 
 

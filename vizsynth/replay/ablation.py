@@ -73,7 +73,7 @@ def table(clean: Sequence[Any]) -> Ops:
     ) -> Array:
         out = output()
         if not isinstance(x, Ablated):
-            return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
+            return ops.fast.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
         # As a product: a batch of channels would become a grouped convolution, which is slow.
         part = of_channel(kernel.astype(x.dtype), x.channel, axis=2)
         return out + convolution.by_patches(x.change, part, strides, padding)

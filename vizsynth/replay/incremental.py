@@ -235,7 +235,7 @@ def _convolved(
         kernel,
         transformed,
         cpu=lambda x, kernel, transformed: winograd.conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), transformed),
-        default=lambda x, kernel, transformed: ops.conv(x, kernel, None, padding=padding, name=name),
+        default=lambda x, kernel, transformed: ops.plain.conv(x, kernel, None, padding=padding, name=name),
     )
     return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
@@ -257,7 +257,7 @@ def leaving(table: Ops) -> Ops:
     return table._replace(linear=linear)
 
 
-def resuming(value: Array, table: Ops = ops.default) -> Ops:
+def resuming(value: Array, table: Ops = ops.fast) -> Ops:
     """Return the table whose first dense layer takes a value in place of its input."""
     given: list[Array] = [value]
 
@@ -331,7 +331,7 @@ def table(clean: Sequence[Any], rows: Span, cols: Span, at: tuple[Array, Array])
         def op(x: Array, padding: Padding, transformed: winograd.Transform | None = None) -> Array:
             if transformed is not None:
                 return _convolved(x, kernel, bias, transformed, padding=padding, name=name)
-            return ops.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
+            return ops.fast.conv(x, kernel, bias, strides=strides, padding=padding, name=name)
 
         return sliding(x, window, strides, padding, 0.0, op)
 

@@ -140,7 +140,7 @@ def _step(
 
     def loss(weights: list[Array]) -> tuple[Array, tuple[dict[str, Statistics], Array]]:
         seen: dict[str, Statistics] = {}
-        ops = in_training(arithmetic.default, seen, fixed=freezing.norms(net, frozen))
+        ops = in_training(arithmetic.fast, seen, fixed=freezing.norms(net, frozen))
         logits = _with_weights(net, weights, frozen)(x, ops=ops).astype(dtype)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return each.mean(), (seen, (logits.argmax(axis=-1).astype(labels.dtype) == labels).sum())

@@ -103,8 +103,9 @@ def up_to(net: Any, layer: str) -> tuple[str, ...]:
 
         return call
 
-    ops = arithmetic.default._replace(
-        conv=using(arithmetic.conv), linear=using(arithmetic.linear), batch_norm=using(arithmetic.batch_norm)
+    plain = arithmetic.plain
+    ops = plain._replace(
+        conv=using(plain.conv), linear=using(plain.linear), batch_norm=using(plain.batch_norm)
     )
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     jax.eval_shape(lambda net, images: net(images, tap=tap, ops=ops), net, image)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vizsynth.core.chunks import check_count
 from vizsynth.core.entry import as_network
+from vizsynth.ops import accelerated
 from vizsynth.training import data as examples
 from vizsynth.training.statistics import at_least_single
 
@@ -57,7 +58,7 @@ def as_float(images: Array, dtype: Any) -> Array:
 @jax.jit
 def logits_of(net: Any, images: Array) -> Array:
     """Return the logits of images that are bytes or floats."""
-    return net(as_float(images, dtype_of(net)))
+    return accelerated(net)(as_float(images, dtype_of(net)))
 
 
 def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:

@@ -23,7 +23,6 @@ from jaxtyping import Array
 
 from vizsynth.core.atomic import write_atomic
 from vizsynth.core.claims import check_fields, file_size, parse_json, shown, stand_in
-from vizsynth.cpu.winograd import unprepared
 from vizsynth.images import Standardize
 from vizsynth.models.alexnet import AlexNet, AlexNetConfig
 from vizsynth.models.io.stored import Stored, check_names
@@ -44,6 +43,7 @@ from vizsynth.models.sequential import (
 )
 from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from vizsynth.models.vgg import VGG, VGGConfig
+from vizsynth.ops import unprepared
 
 FORMAT = "vizsynth-1"  # the key of the record in the metadata; the number rises when its fields change
 Config = VGGConfig | ResNetConfig | AlexNetConfig | SqueezeNetConfig | SequentialConfig
