@@ -175,13 +175,20 @@ def hashes(value: Any) -> bool:
 
 
 def test_the_list_of_names_is_explicit() -> None:
-    tree = ast.parse((PACKAGE / "api.py").read_text())
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text())
     for node in tree.body:
         if isinstance(node, ast.Expr):
             continue
         assert isinstance(node, ast.ImportFrom)
         for alias in node.names:
             assert alias.asname == alias.name, "a re-export says `as` its own name"
+
+
+def test_every_folder_and_module_is_an_attribute() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    entries = {path.stem for path in PACKAGE.glob("*.py")} | folders
+    private = {"__init__", "__main__", "cli"}  # the command line is a program, not a part of the library
+    assert not entries - private - set(vizsynth.__all__)
 
 
 def test_unknown_names_are_refused() -> None:

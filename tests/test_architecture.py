@@ -18,7 +18,7 @@ LAYERS = (
     ("taps", "planted"),
     ("models", "programs", "replay", "devices"),
     ("maps", "synthesis", "inspection", "evaluation", "training"),
-    ("datasets", "api"),
+    ("datasets",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -61,7 +61,7 @@ def imported(name: str) -> set[tuple[str, ...]]:
 
 
 def test_there_are_files_to_hold() -> None:
-    assert {"__init__.py", "api.py", "core/entry.py", "cli/__init__.py", "maps/cam.py"} <= set(NAMES)
+    assert {"__init__.py", "core/entry.py", "cli/__init__.py", "maps/cam.py"} <= set(NAMES)
 
 
 def test_every_module_has_a_layer() -> None:
@@ -186,7 +186,7 @@ def test_no_keywords_are_forwarded_by_functions_of_the_package() -> None:
     assert not [
         f"{node.name}, {name}, line {node.lineno}"
         for name in NAMES
-        if part(place(name)) not in ("cli", "api", "__init__", "__main__")
+        if part(place(name)) not in ("cli", "__init__", "__main__")
         for node in nodes(name)
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
         if node.args.kwarg is not None and node.name not in allowed
