@@ -288,7 +288,7 @@ def begin(path: str, number: int) -> bool:
 
 
 def test_it_is_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="process 0 does that"):
+    with pytest.raises(StoreError, match="start process 0"):
         stores.wait_for_store(tmp_path / "store", seconds=0.05)
     create_store(tmp_path / "store", origin=ORIGIN, names=NAMES, results=RESULTS)
     stores.wait_for_store(tmp_path / "store", seconds=0.0)
@@ -348,7 +348,7 @@ def test_other_files_are_refused_by_name(store: Path) -> None:
     with pytest.raises(StoreError) as refused:
         check_store(store, origin=ORIGIN, names=names)
     assert "4 added (x.png, y0.png, y1.png, ...), 1 removed (00.png)" in str(refused.value)
-    assert "put them back" in str(refused.value)
+    assert "restore them" in str(refused.value)
     with pytest.raises(StoreError, match=r"1 added \(x\.png\), 1 removed \(00\.png\)"):
         check_store(store, origin=ORIGIN, names=[*NAMES[1:], "x.png"])
 

@@ -1,20 +1,19 @@
-"""A store of results, one an image, that several processes write at once and any may leave at any moment.
+"""A store of results, one per image, which several processes write at once. Any of them may die at any time.
 
 A folder:
 
-    manifest.json        what makes the run: its settings, the names of its files, its arrays; written once
-    NAME/                an array `[files, ...]` of results, Zarr 3, a chunk an image
-    journal-....jsonl    one a process that wrote: a line for each image that is done, or why it is broken
+    manifest.json        the settings of the run, the names of its files, its arrays; written once
+    NAME/                an array `[files, ...]` of results, Zarr 3, with a chunk per image
+    journal-....jsonl    one per process that wrote: a line per image that is done, or broken, with the reason
 
-The place of an image is that of its name among the sorted names, so that none can be there twice. No two
-images share a chunk, so writers need not wait for each other. A line of a journal is written after its
-chunks are on the disk, so what a journal says is true whenever the process dies; a last line that was cut
-off counts for nothing.
+The index of an image is that of its name in the sorted list, so no image is there twice. No two images share
+a chunk, so writers do not wait for each other. A process writes a line to its journal after the chunks are on
+disk, so the journal is true whenever the process dies; an incomplete last line is ignored.
 
-Whoever begins reads all journals and does what is missing: first its own share (the images i with i mod N =
-P), then what others have not done, each in another order. So a process that dies leaves nothing undone as
-long as one lives, and it does not matter whether there are as many now as there were before. Two may then,
-once in a while, compute the same image; it has one place, and both write the same there.
+A process reads all journals and computes missing images: first its own (i mod N = P), then those of the other
+processes, each in another order. So one surviving process finishes the work of dead ones, and a resumed run
+may have another number of processes. Two processes may, rarely, compute the same image; they write the same
+result to the same place.
 """
 
 import contextlib
@@ -38,37 +37,37 @@ from vizsynth.core.atomic import full_disk_told, is_plain, read_record, sync_fol
 from vizsynth.core.claims import shown
 from vizsynth.core.paths import utf8_path
 
-# A journal is JSON with "backslashreplace": JSON's own escapes of what in a file's name is not UTF-8.
+# Journals use "backslashreplace": JSON's own escapes for the parts of a file name that are not UTF-8.
 MANIFEST = "manifest.json"
 JOURNAL = re.compile(r"journal-\d+-of-\d+-[\w-]+\.jsonl")
-CHUNK = re.compile(r"(zarr\.json|c(\.\d+)*)(\.__lock)?")  # with the name that a chunk has while it is written
-LINE = 1 << 20  # bytes of a journal's line, at most
+CHUNK = re.compile(r"(zarr\.json|c(\.\d+)*)(\.__lock)?")  # also its name during a write
+LINE = 1 << 20  # the most bytes of a journal's line
 FORMAT = 1
-NAMED = 3  # files of a list that messages name
-MOST_BYTES = 1 << 30  # of an image's result
+NAMED = 3  # the most files that a message names
+MOST_BYTES = 1 << 30  # per result
 
 
 class StoreError(ValueError):
-    """A store that is not there, is another run's, or cannot be read."""
+    """A store that does not exist, belongs to another run, or cannot be read."""
 
 
 class Stored(NamedTuple):
-    """What a store holds."""
+    """The contents of a store."""
 
     arrays: dict[str, Any]
-    """TensorStore's arrays `[files, ...]`; `np.asarray(arrays[name][i])` reads one result. What is not done
-    is NaN (-1 for integers)."""
+    """TensorStore's arrays `[files, ...]`; `np.asarray(arrays[name][i])` reads one result. Missing results
+    are NaN (-1 for integers)."""
     names: tuple[str, ...]
-    """Of the files, in order."""
+    """The names of the files, in order."""
     done: Bool[np.ndarray, " n"]
     broken: dict[str, str]
-    """The files that could not be read, and why."""
+    """The unreadable files, with the reasons."""
     origin: dict[str, Any]
     """The settings of the run."""
 
 
 def digest(tree: Any) -> str:
-    """Return what tells a network's weights, or any pytree of arrays, from all others.
+    """Return a hash of a network's weights, or of any pytree of arrays.
 
     >>> digest({"kernel": np.ones(3)}) == digest({"kernel": np.ones(3)}) != digest({"kernel": np.zeros(3)})
     True
@@ -82,7 +81,7 @@ def digest(tree: Any) -> str:
 
 
 def has_store(path: str | os.PathLike[str]) -> bool:
-    """Tell whether there is a store in a folder."""
+    """Tell whether a folder holds a store."""
     return (Path(path) / MANIFEST).exists()
 
 
@@ -93,17 +92,17 @@ def create_store(
     names: Sequence[str],
     results: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
-    """Begin a store. Of several that try at once, one succeeds.
+    """Create a store. If several processes try at once, one succeeds.
 
     Args:
-        path: its folder, which is made.
-        origin: what makes the run what it is, as JSON: another origin is refused when it goes on.
+        path: its folder, which is created.
+        origin: the settings that define the run, as JSON; a resumed run must have the same.
         names: of the files, sorted.
-        results: the arrays by name: the shape and dtype of one image's result.
+        results: the arrays by name: the shape and dtype of the result of one image.
 
     Raises:
-        StoreError: there is one; names that are not sorted, or not all different.
-        ModuleNotFoundError: there is no TensorStore.
+        StoreError: the folder holds a store, or the names are not sorted or not unique.
+        ModuleNotFoundError: TensorStore is missing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -119,14 +118,14 @@ def create_store(
     _tensorstore()
     folder = Path(path)
     if list(names) != sorted(set(names)):
-        raise StoreError("the names of a store's files must be sorted, and all different")
+        raise StoreError("the names of a store's files must be sorted and unique")
     arrays = {
         name: {"shape": [len(names), *one.shape], "dtype": np.dtype(one.dtype).name}
         for name, one in results.items()
     }
     record = {"format": FORMAT, "origin": dict(origin), "arrays": arrays, "names": list(names)}
     if wrong := [name for name in arrays if not is_plain(name)]:
-        raise StoreError(f"an array cannot be called {wrong[0]!r}: its name is that of a folder in the store")
+        raise StoreError(f"an array cannot be called {wrong[0]!r}: its name must be a folder's")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     taken = [name for name in arrays if os.path.lexists(folder / name) and not _is_free(folder / name)]
@@ -146,7 +145,7 @@ def create_store(
 
 
 def _is_free(place: Path) -> bool:
-    """Tell whether an array can lie in a folder that is there: nothing in it is called as its chunks are."""
+    """Tell whether an existing folder can take an array: nothing in it has the name of a chunk."""
     if place.is_symlink() or not place.is_dir():
         return False
     return not any(CHUNK.fullmatch(name) for name in os.listdir(place))
@@ -159,10 +158,10 @@ def check_store(
     names: Sequence[str],
     results: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> None:
-    """Raise unless a store is of this run.
+    """Raise unless a store belongs to this run.
 
     Raises:
-        StoreError: there is none; its settings, or its files, are others; the message names which.
+        StoreError: there is no store, or its settings or files differ; the message names the differences.
     """
     folder = Path(path)
     there = _manifest(folder)
@@ -177,8 +176,8 @@ def check_store(
             f"{len(n)} {what} ({_some(n)})" for what, n in (("added", added), ("removed", removed)) if n
         ]
         raise StoreError(
-            f"the files are no longer those that the store in {folder} was begun with: {', '.join(changes)}; "
-            "put them back as they were, or begin a store in another folder"
+            f"the files are no longer those of the store in {folder}: {', '.join(changes)}; restore them, or "
+            "choose another folder"
         )
     if results is not None:
         arrays = {k: ([len(names), *v.shape], np.dtype(v.dtype).name) for k, v in results.items()}
@@ -188,32 +187,32 @@ def check_store(
 
 
 def wait_for_store(path: str | os.PathLike[str], *, seconds: float) -> None:
-    """Wait until another process has begun a store.
+    """Wait until another process has created a store.
 
     Raises:
-        StoreError: none has, for so many seconds.
+        StoreError: no process has within the time.
     """
     until = time.monotonic() + seconds
     while not has_store(path):
         if time.monotonic() > until:
             raise StoreError(
-                f"no store was begun in {path} for {seconds:.0f} seconds; process 0 does that: start it, too"
+                f"no store was created in {path} for {seconds:.0f} seconds: start process 0, which does that"
             )
         time.sleep(min(0.2, seconds))
 
 
 def remove_store(path: str | os.PathLike[str]) -> None:
-    """Remove a store, and nothing else that is in its folder, or in those of its arrays.
+    """Remove a store, and no other file in its folder or in those of its arrays.
 
     Raises:
-        StoreError: what is there is no store's, or damaged: nobody knows what is its own.
+        StoreError: the manifest is not a store's, or is damaged.
     """
     folder = Path(path)
     if not has_store(folder):
         return
     there = _manifest(folder)
     journals = [path for path in _journals(folder) if _is_of(path, there["names"])]
-    (folder / MANIFEST).unlink()  # first: what is left is no store
+    (folder / MANIFEST).unlink()  # first: the rest is no store
     for name in there["arrays"]:
         if not (folder / name).is_symlink():
             for chunk in (folder / name).glob("*"):
@@ -226,20 +225,20 @@ def remove_store(path: str | os.PathLike[str]) -> None:
 
 
 def arrays_of(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names of a store's arrays; none where there is no store.
+    """Return the names of a store's arrays; none if there is no store.
 
     Raises:
-        StoreError: what is there is no store's, or damaged.
+        StoreError: the manifest is not a store's, or is damaged.
     """
     return list(_manifest(Path(path))["arrays"]) if has_store(path) else []
 
 
 def open_store(path: str | os.PathLike[str]) -> Stored:
-    """Open a store for reading, also while it is written.
+    """Open a store for reading, also while others write.
 
     Raises:
-        StoreError: there is none, or one of a later version.
-        ModuleNotFoundError: there is no TensorStore.
+        StoreError: there is no store, or one of a later version.
+        ModuleNotFoundError: TensorStore is missing.
     """
     folder = Path(path)
     there = _manifest(folder)
@@ -253,21 +252,18 @@ def open_store(path: str | os.PathLike[str]) -> Stored:
 
 
 class Writer:
-    """One of the processes that fill a store.
-
-    Images that were broken before are tried again: they may have been mended.
-    """
+    """One of the processes that fill a store. It tries broken images again."""
 
     def __init__(self, path: str | os.PathLike[str], *, process: int = 0, processes: int = 1) -> None:
-        """Read what is done, and begin a journal.
+        """Read the journals, and open a new one.
 
         Args:
-            path: of a store that was begun.
-            process: which of the processes that write now, from 0.
-            processes: how many there are.
+            path: of a store.
+            process: the index of this process, from 0.
+            processes: the number of processes.
 
         Raises:
-            ValueError: a process that is none of them.
+            ValueError: the index is outside the number of processes.
             StoreError: there is no store.
         """
         if not 0 <= process < processes:
@@ -286,26 +282,26 @@ class Writer:
         sync_folder(self.folder)
 
     def missing(self) -> Iterator[int]:
-        """Yield the images that nobody has done so far: the own share in order, then the others' mixed."""
+        """Yield the missing images: this process' own in order, then the others' at random."""
         count, n = len(self.names), self.processes
         yield from (i for i in range(self.process, count, n) if not self._seen.state[i])
         left = [i for i in range(count) if i % n != self.process and not self._seen.state[i]]
-        # Several may come to the same rest: each in an order of its own, so that few do the same at once.
+        # Each process has another order, so that few compute the same image.
         for k in np.random.default_rng(self.process).permutation(len(left)):
             if not self._seen.state[left[k]]:
                 yield left[k]
 
     @property
     def finished(self) -> int:
-        """How many images are done, or broken, as far as is known."""
+        """The number of images known to be done or broken."""
         return len(self.names) - self._seen.state.count(0)
 
     def write(self, indices: Sequence[int], results: Mapping[str, Any]) -> None:
-        """Write the results of some images, and when they are on the disk, that they are done.
+        """Write results, and when they are on disk, a line per image to the journal.
 
         Args:
-            indices: the places of the images.
-            results: by array, one an image.
+            indices: of the images.
+            results: by array, one per image.
         """
         if sorted(results) != sorted(self._arrays):
             raise ValueError(f"the store has the arrays {sorted(self._arrays)}, not {sorted(results)}")
@@ -320,17 +316,17 @@ class Writer:
         self._note([{"index": int(i), "name": self.names[i], "done": True} for i in indices])
 
     def broken(self, index: int, reason: str) -> None:
-        """Write that an image cannot be read, and why."""
+        """Note that an image cannot be read, with the reason."""
         self._note([{"index": int(index), "name": self.names[index], "broken": reason}])
 
     def _note(self, lines: list[dict[str, Any]]) -> None:
         self._journal.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         self._journal.flush()
         os.fsync(self._journal.fileno())
-        self._seen.refresh()  # of the others, too
+        self._seen.refresh()  # also of the others
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self._journal.close()
         if self._path.exists() and self._path.stat().st_size == 0:
             self._path.unlink()
@@ -340,21 +336,21 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self.close()
 
 
-# What is known -----------------------------------------------------------------------
+# Journals ----------------------------------------------------------------------------
 
 _DONE, _BROKEN = 1, 2
 
 
 class _Journals:
-    """What all journals say, read on from where they ended when they were last read."""
+    """The contents of all journals; each refresh reads only the new lines."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, names
-        self.state = bytearray(len(names))  # a byte an image: 0 is missing
+        self.state = bytearray(len(names))  # a byte per image: 0 is missing
         self.reasons: dict[int, str] = {}
         self._read: dict[Path, int] = {}
 
@@ -365,17 +361,17 @@ class _Journals:
                 with path.open("rb") as file:
                     file.seek(begin)
                     for line in file:
-                        if not line.endswith(b"\n"):  # was cut off, or is being written
+                        if not line.endswith(b"\n"):  # incomplete
                             break
                         begin += len(line)
                         self._take(line)
-            except FileNotFoundError:  # an empty one that its process has taken away
+            except FileNotFoundError:  # its process has removed it, empty
                 continue
             self._read[path] = begin
 
     def _take(self, line: bytes) -> None:
         record = _noted(line, self.names)
-        if record is None:  # a disk that failed: it is done again
+        if record is None:  # damaged: the image is computed again
             return
         index, reason = record["index"], record.get("broken")
         if reason is None and record.get("done") is not True:
@@ -394,20 +390,20 @@ class _Journals:
 
 
 def _journals(folder: Path) -> list[Path]:
-    """Return the files that may be journals, by their names; no links."""
+    """Return the files with names of journals; no links."""
     found = (path for path in folder.glob("journal-*.jsonl") if JOURNAL.fullmatch(path.name))
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def _is_of(journal: Path, names: Sequence[str]) -> bool:
-    """Tell whether a journal is of the store of these files: its first line says so, if it has one."""
+    """Tell by its first line, if it has one, whether a journal belongs to the store of these files."""
     with journal.open("rb") as file:
         line = file.readline(LINE)
     return not line.endswith(b"\n") or _noted(line, names) is not None
 
 
 def _noted(line: bytes, names: Sequence[str]) -> dict[str, Any] | None:
-    """Return what a line says of an image of the store; None where it says nothing of one."""
+    """Parse a line; None if it names no image of the store."""
     try:
         record = json.loads(line)
         index = record["index"]
@@ -437,32 +433,32 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if isinstance(known, int) and known != FORMAT:
         raise StoreError(f"{folder} holds a store of format {known}; this version reads format {FORMAT}")
     if record is None or known is None:
-        raise StoreError(f"{path} is no store's, or it is damaged; begin a store in another folder")
+        raise StoreError(f"{path} is no store's, or it is damaged; choose another folder")
     try:
         _check_manifest(folder, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise StoreError(
-            f"{path} is no store's, or it is damaged ({reason}); begin a store in another folder"
+            f"{path} is no store's, or it is damaged ({reason}); choose another folder"
         ) from None
     return record
 
 
 def _check_manifest(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise unless a manifest is laid out as `create_store` does, and of nothing outside the folder."""
+    """Raise unless a manifest has the layout of `create_store`, and names nothing outside the folder."""
     names, arrays = record["names"], record["arrays"]
     if not isinstance(record["origin"], dict) or not isinstance(names, list) or not isinstance(arrays, dict):
-        raise TypeError("its parts are of other kinds")
+        raise TypeError("its parts have other types")
     if not all(isinstance(name, str) for name in names) or names != sorted(set(names)):
-        raise ValueError("the names of its files are not sorted, or not all different")
+        raise ValueError("the names of its files are not sorted or not unique")
     for name, array in arrays.items():
         shape, dtype = array["shape"], np.dtype(array["dtype"])
         if not is_plain(name) or (folder / name).is_symlink():
             raise ValueError(f"{shown(name)} is no name of an array")
         if dtype.kind not in "fiub" and not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(f"{name} holds {dtype}, no numbers")
+            raise ValueError(f"{name} holds {dtype}, not numbers")
         if not all(type(n) is int and 0 <= n <= 1 << 31 for n in shape) or shape[:1] != [len(names)]:
-            raise ValueError(f"{name} has the shape {shown(shape)}, where there are {len(names)} files")
+            raise ValueError(f"{name} has the shape {shown(shape)}, but there are {len(names)} files")
         if math.prod(shape[1:]) * dtype.itemsize > MOST_BYTES:
             raise ValueError(
                 f"a result of {name} has the shape {shown(shape[1:])}, more than {MOST_BYTES:,} bytes"
@@ -470,12 +466,12 @@ def _check_manifest(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False) -> dict[str, Any]:
-    """Open all arrays; who writes makes those that are not there: the manifest says how, whoever does it."""
+    """Open all arrays. A writer creates missing ones by the manifest."""
     ts = _tensorstore()
     opening = {}
     for name, array in arrays.items():
         dtype = np.dtype(array["dtype"])
-        # What is not done must not pass for a result.
+        # A missing result must not pass for a result.
         fill: Any = "NaN" if jnp.issubdtype(dtype, jnp.floating) else -1
         if dtype.kind in "bu":
             fill = False if dtype.kind == "b" else 0
@@ -487,7 +483,7 @@ def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False)
                 "name": "regular",
                 "configuration": {"chunk_shape": [1, *(max(1, n) for n in array["shape"][1:])]},
             },
-            # All chunks in one folder: a folder each would be several an image.
+            # All chunks in one folder: by default each image would need several folders.
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         }
@@ -497,7 +493,7 @@ def _open_arrays(folder: Path, arrays: Mapping[str, Any], *, read: bool = False)
             "metadata": metadata,
             "store_data_equal_to_fill_value": True,
         }
-        if read:  # also what nobody has made so far: the manifest says what it will be
+        if read:  # also arrays that no writer has created, by the manifest
             opening[name] = ts.open(spec, open=True, assume_metadata=True, read=True, write=False)
         else:
             opening[name] = ts.open(spec, open=True, create=True)

@@ -1,13 +1,11 @@
-"""Streams of images of any length, batch by batch, over all devices.
+"""Apply a function to a stream of images, batch by batch, over all devices.
 
-What a function gives for an image does not depend on the images beside it, so batches are cut over the
-devices of a mesh along their first axis, and no device waits for another. While one batch is computed a
-thread reads the next and the results of the one before are fetched: memory holds three batches, however many
-images there are.
+The result of an image does not depend on the other images of its batch: batches are sharded over the devices
+of a mesh along their first axis, and no device waits for another. While one batch is computed, a thread reads
+the next and the results of the previous are fetched: memory holds three batches.
 
-A result is the same at any place in a batch. Another number of images on a device, be it by `batch_size` or
-by `mesh`, is another program: compilers round sums of convolutions otherwise in it, which shows in the last
-bits.
+A result does not depend on its place in a batch. With another number of images per device, by `batch_size` or
+by `mesh`, the program is another and may round the last bits differently.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +21,10 @@ from vizsynth.core.chunks import check_count
 
 
 def device_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Return the devices in a row, as a mesh of one axis called `images`.
+    """Return a mesh of devices with one axis, `images`.
 
     Args:
-        devices: of this process; None takes all that it has.
+        devices: of this process; by default all.
 
     >>> device_mesh().axis_names
     ('images',)
@@ -38,7 +36,7 @@ def device_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Return a network, or any pytree, with its arrays on every device of the mesh.
 
-    Else they are copied to the devices again with each batch.
+    Otherwise each batch copies them to the devices again.
 
     >>> import jax.numpy as jnp
     >>> replicate(jnp.ones(3), device_mesh()).is_fully_replicated
@@ -48,11 +46,11 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def check_mesh(batch_size: int, mesh: Mesh | None) -> None:
-    """Raise if batches of a size cannot be cut over a mesh.
+    """Raise if batches cannot be sharded over a mesh.
 
     Raises:
-        ValueError: the first axis of the mesh does not divide the batch; its devices are another process's,
-            or it says that its shardings are explicit.
+        ValueError: the first axis of the mesh does not divide the batch size, its devices belong to another
+            process, or its axes are explicit.
     """
     check_count(batch_size, "batch_size")
     if mesh is None:
@@ -83,24 +81,25 @@ def stream(
 ) -> Iterator[Any]:
     """Yield function(images)_i for each image of a stream, in order, `batch_size` at a time.
 
-    The last batch is filled up with its last image, so that there is one program; what that gives is dropped.
+    The last batch is padded with its last image, so that it does not recompile; the padding's results are
+    dropped.
 
     Args:
-        function: of a batch: takes `[batch_size, h, w, 3]`, gives an array or a pytree of arrays with a
-            result for each image along their first axes: a map, `features`, a measure. Where the images of
-            the stream are pytrees (an image and its label), it takes the pytree of batches.
-        images: one after another, all of one shape; read in a thread of its own, a batch ahead.
-        batch_size: how many are computed at once; a multiple of the devices.
-        mesh: the devices, such as `vizsynth.streams.device_mesh()`: batches are cut along its first axis.
-            None computes where `function` does by itself.
+        function: from a batch `[batch_size, h, w, 3]` to an array, or a pytree of arrays, with a result per
+            image along the first axis: a map, `features`, a measure. If the images of the stream are pytrees
+            (an image and its label), it takes the pytree of batches.
+        images: all of one shape; a thread reads them one batch ahead.
+        batch_size: images per batch, a multiple of the number of devices.
+        mesh: the devices, such as `vizsynth.streams.device_mesh()`: batches are sharded along its first axis.
+            None leaves the choice to `function`.
 
     Yields:
-        The result of each image, NumPy's arrays without the axis of the batch. What was computed before
-        the stream, or the function, fails is yielded first.
+        The result of each image, as NumPy arrays without the batch axis. If the stream or the function fails,
+        the results before the failure are yielded first.
 
     Raises:
-        ValueError: at once: a mesh that does not divide the batches. On the way: images of different shapes;
-            a function whose results are not one an image.
+        ValueError: at once, if the mesh does not divide the batches; later, if the images differ in shape or
+            the function does not give one result per image.
 
     Example:
         >>> import jax, vizsynth
@@ -117,7 +116,7 @@ def stream(
 class _Batch(NamedTuple):
     values: Any
     real: int
-    """How many of them are images of the stream."""
+    """The number of images without padding."""
 
 
 def _streamed(
@@ -134,7 +133,7 @@ def _streamed(
                     break
                 upcoming = reader.submit(_read, images, batch_size)
                 given = jax.device_put(batch.values, sharding)
-                computed = _Batch(function(given), batch.real)  # is under way while the last is fetched
+                computed = _Batch(function(given), batch.real)  # computed while the previous is fetched
             except Exception:
                 if running is not None:
                     yield from _fetched(running, batch_size)
@@ -147,7 +146,7 @@ def _streamed(
 
 
 def _read(images: Iterator[Any], batch_size: int) -> _Batch | None:
-    """Return the next batch, filled up; None where there is no more image."""
+    """Return the next batch, padded; None at the end of the stream."""
     found = list(islice(images, batch_size))
     if not found:
         return None
@@ -158,7 +157,7 @@ def _read(images: Iterator[Any], batch_size: int) -> _Batch | None:
         shapes = sorted({str(jax.tree.map(np.shape, one)) for one in found})
         raise ValueError(
             f"the images of a stream must be alike, not of the shapes {', '.join(shapes)}; "
-            "vizsynth.read_image(path, (h, w)) brings all to one size"
+            "vizsynth.read_image(path, (h, w)) resizes all to one size"
         ) from error
 
 

@@ -201,7 +201,7 @@ def test_another_network_is_refused(run: Run, folder: Path, stopped: Path) -> No
 def test_other_files_are_refused(run: Run, folder: Path, stopped: Path) -> None:
     (folder / "1.png").rename(folder / "x.png")
     refused = complaint(run("map", folder, *QUICK, "-o", stopped, "--resume"))
-    assert "1 added (x.png), 1 removed (1.png)" in refused and "put them back" in refused
+    assert "1 added (x.png), 1 removed (1.png)" in refused and "restore them" in refused
 
 
 def test_overwriting_begins_anew_and_leaves_what_is_not_the_stores(
@@ -295,7 +295,7 @@ def test_folders_that_cannot_be(run: Run, folder: Path, tmp_path: Path) -> None:
 def test_nobody_begins(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "PATIENCE", 0.1)
     given = ("--processes", "2", "--process", "1", "-o", tmp_path / "out")
-    assert "process 0 does that" in complaint(run("map", folder, *QUICK, *given))
+    assert "start process 0" in complaint(run("map", folder, *QUICK, *given))
     assert not (tmp_path / "out").exists()
 
 

@@ -238,7 +238,7 @@ def test_numbers_do_not_compile_anew() -> None:
         ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
         ({"patience": 1}, "patience needs validation"),
         ({"key": jax.random.PRNGKey(0)}, "new-style key"),
-        ({"frozen": ["conv3"]}, "no layer with weights is called 'conv3'.*there are: conv1, conv2, logits"),
+        ({"frozen": ["conv3"]}, "no layer with weights begins with 'conv3'.*there are: conv1, conv2, logits"),
         ({"frozen": ["conv1", "conv2", "logits"]}, "every layer is frozen"),
         ({"net": tiny("vgg").net, "data": coloured()._replace(images=np.zeros((30, 3, 3, 3), np.uint8))},
          "too small"),

@@ -1,1 +1,1 @@
-"""Readers of labelled images: the layouts in which data sets are published."""
+"""Readers of labelled images in the layouts of published data sets."""

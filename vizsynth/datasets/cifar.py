@@ -1,7 +1,7 @@
-"""CIFAR-10: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, in its own archives.
+"""Read CIFAR-10: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 
-Both layouts that are published: "python" (pickles, which are read without being executed) and "binary"
-(one byte of label, then 1024 of red, of green and of blue, for each image). Folders or `.tar.gz`.
+Both published layouts, in folders or `.tar.gz`: "python" (pickles, read without executing them) and "binary"
+(per image one byte of label, then 1024 each of red, green and blue).
 """
 
 import gzip
@@ -26,12 +26,12 @@ _TRAINING = tuple(f"data_batch_{i}" for i in range(1, 6))
 _PYTHON = (*_TRAINING, "test_batch")
 _BINARY = tuple(f"{name}.bin" for name in _PYTHON)
 _NAMES = ("batches.meta", "batches.meta.txt")
-_MOST = 40_000_000  # bytes a batch; the largest has 31 million
-_MOST_UNPACKED = 1 << 28  # bytes an archive; the larger has 187 million
+_MOST = 40_000_000  # bytes per batch; the largest has 31 million
+_MOST_UNPACKED = 1 << 28  # bytes per archive; the larger has 187 million
 
 
 def is_cifar(path: Path) -> bool:
-    """Tell whether a folder or an archive holds CIFAR-10's batches, by the names in it.
+    """Tell by the names in a folder or an archive whether it holds CIFAR-10's batches.
 
     >>> is_cifar(Path("no such folder"))
     False
@@ -48,7 +48,7 @@ def is_cifar(path: Path) -> bool:
 
 
 class _Bounded:
-    """A file that is read up to some byte, whatever it unpacks to."""
+    """A file that raises if more than `most` bytes are read from it."""
 
     def __init__(self, path: Path, file: Any, most: int):
         self.path, self.file = path, file
@@ -65,7 +65,7 @@ class _Bounded:
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     """Open an archive, to be read once from its beginning."""
-    file_size(path)  # which says what a pipe is
+    file_size(path)  # raises for a pipe
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -75,7 +75,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _folder(path: Path) -> Path | None:
-    """Return the folder of the batches, which may lie in a folder of the archive's name."""
+    """Return the folder of the batches: this one, or one inside with the name that the archive gives it."""
     inside = (path / name for name in ("cifar-10-batches-py", "cifar-10-batches-bin"))
     for folder in (path, *inside):
         if any((folder / name).is_file() for name in (*_PYTHON, *_BINARY)):
@@ -84,17 +84,17 @@ def _folder(path: Path) -> Path | None:
 
 
 def read_cifar10(path: str | os.PathLike[str]) -> Parts:
-    """Read CIFAR-10: five batches for training, one that is held out.
+    """Read CIFAR-10: five batches for training, one held out.
 
     Args:
         path: `cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`, or the folder that one of them unpacks to.
 
     Returns:
-        The training examples, and those of the test batch.
+        The training examples, and the examples of the test batch.
 
     Raises:
-        DataError: no such file; batches that are missing, damaged or cut off; labels outside 0..9; a pickle
-            that asks for more than arrays.
+        DataError: the file or a batch is missing, damaged or cut off, a label lies outside 0..9, or a pickle
+            asks for more than arrays.
     """
     path = Path(path)
     found = _from_folder(path) if path.is_dir() else _from_archive(path)
@@ -170,7 +170,7 @@ def _from_archive(path: Path) -> dict[str, bytes]:
 def _binary(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
     if not data or len(data) % (1 + PIXELS):
         raise DataError(
-            f"{what} has {len(data)} bytes, no multiple of {1 + PIXELS}, an image's: it is cut off; {AGAIN}"
+            f"{what} has {len(data)} bytes, not a multiple of {1 + PIXELS} per image: it is cut off; {AGAIN}"
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0].astype(np.int64)
@@ -187,9 +187,9 @@ def _pickled(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
         or pixels.shape != (len(labels), PIXELS)
         or not len(labels)
     ):
-        raise DataError(f"{what} is not laid out as CIFAR-10's (data uint8 [n, {PIXELS}], n labels): {AGAIN}")
+        raise DataError(f"{what} must hold data, uint8 [n, {PIXELS}], and n labels, as CIFAR-10's: {AGAIN}")
     if not all(isinstance(label, int | np.integer) and abs(int(label)) < 1 << 31 for label in labels):
-        raise DataError(f"{what} has labels that are no integers: {AGAIN}")
+        raise DataError(f"{what} has labels that are not integers: {AGAIN}")
     return pixels, np.asarray(labels, np.int64)
 
 
@@ -200,7 +200,7 @@ def _unpickled(data: bytes, what: str) -> Mapping[str, Any]:
         raise DataError(
             f"{what} is refused, because reading it could run code ({error}): take CIFAR-10's own archive"
         ) from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+    except Exception as error:  # a damaged pickle can raise any exception
         raise DataError(f"{what} is damaged or cut off ({type(error).__name__}): {AGAIN}") from None
     if not isinstance(found, Mapping):
         raise DataError(f"{what} is no batch of CIFAR-10: {AGAIN}")

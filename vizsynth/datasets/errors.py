@@ -1,4 +1,4 @@
-"""What every reader raises."""
+"""The exception of every reader."""
 
 
 class DataError(ValueError):

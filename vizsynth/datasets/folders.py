@@ -1,4 +1,4 @@
-"""Folders of images, with a folder for each class or none."""
+"""List and read folders of images, with a folder per class or none."""
 
 import os
 from collections import deque
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from vizsynth.files import ImageFileError, list_images, read_pixels
 
-THREADS = 4  # decoding lets go of the interpreter's lock
+THREADS = 4  # Pillow releases the interpreter's lock to decode
 
 
 class Listing(NamedTuple):
@@ -27,27 +27,27 @@ class Listing(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A file that could not be read, and why."""
+    """A file that could not be read, and the reason."""
 
     path: Path
     reason: str
 
 
 def list_folder(folder: str | os.PathLike[str], *, labelled: bool | None = None) -> Listing:
-    """List the pictures of a folder of class folders, or of a folder without.
+    """List the pictures of a folder, or of the class folders in it.
 
-    Classes are the folders inside, sorted by name; their pictures are sorted by name, too. Pictures that lie
-    beside class folders are not listed. Hidden files and folders are left out.
+    Classes, and the pictures in each, are sorted by name. Pictures beside class folders, hidden files and
+    hidden folders are left out.
 
     Args:
         folder: the folder.
-        labelled: True wants class folders; False lists what lies in the folder itself; None takes class
-            folders where no picture lies beside them.
+        labelled: True requires class folders; False lists the folder's own pictures; None takes class folders
+            if no picture lies beside them.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ImageFileError: a file; a folder, or a class folder, without a picture.
-        ValueError: with `labelled`, fewer than two class folders.
+        ImageFileError: `folder` is a file, or it or a class folder holds no picture.
+        ValueError: with `labelled`, there are fewer than two class folders.
 
     >>> import tempfile
     >>> import vizsynth
@@ -77,7 +77,7 @@ def list_folder(folder: str | os.PathLike[str], *, labelled: bool | None = None)
 
 def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        list_images(folder)  # says what it is instead
+        list_images(folder)  # raises the reason
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
@@ -92,19 +92,17 @@ def _only_classes(folder: Path, inside: list[Path]) -> bool:
 def read_batches(
     paths: Sequence[Path], size: int | tuple[int, int], *, batch_size: int, skipped: list[Skipped]
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b h w 3"]]]:
-    """Read pictures batch by batch, some ahead of time; what cannot be read is skipped and told.
-
-    Memory holds a few batches, however many pictures there are.
+    """Read pictures batch by batch, two batches ahead of the caller. Unreadable pictures are skipped.
 
     Args:
         paths: the pictures, of any sizes.
-        size: in pixels: what each is brought to, a square or `(height, width)`, by covering it and cutting
-            around the centre.
-        batch_size: how many at a time; the last batches may be smaller.
-        skipped: gets the files that could not be read.
+        size: in pixels, a square or `(height, width)`: each picture is resized to cover it and cropped to its
+            center.
+        batch_size: pictures per batch; the last batch may be smaller.
+        skipped: receives the unreadable files.
 
     Yields:
-        The places in `paths` of a batch's pictures, int64 `[b]`, and the pictures, `[b, h, w, 3]` in [0, 1].
+        The indices in `paths` of a batch's pictures, int64 `[b]`, and the pictures, `[b, h, w, 3]` in [0, 1].
 
     >>> import tempfile
     >>> import vizsynth
@@ -133,7 +131,7 @@ def read_batches(
 
 
 def read_ahead(paths: Iterable[Path], size: tuple[int, int], count: int) -> Iterator[Future[np.ndarray]]:
-    """Yield the pictures in order while threads read the `count` that come next, and no path beyond."""
+    """Yield the pictures in order; threads read the next `count`, and none beyond."""
     pool = ThreadPoolExecutor(THREADS)
     rest = iter(paths)
     waiting = deque(pool.submit(read_pixels, path, size) for path in islice(rest, count))
@@ -142,7 +140,7 @@ def read_ahead(paths: Iterable[Path], size: tuple[int, int], count: int) -> Iter
             first = waiting.popleft()
             waiting.extend(pool.submit(read_pixels, path, size) for path in islice(rest, 1))
             yield first
-    finally:  # also when whoever reads stops early
+    finally:  # also if the caller stops early
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,8 +1,8 @@
-"""Labelled images from wherever they are: folders of classes, and the archives that other readers know.
+"""Read labelled images from folders of classes, archives and tables.
 
-Folders larger than memory are decoded by threads, some batches ahead: Pillow lets go of the lock meanwhile.
-Grain, with as many threads and the same decoder, was no faster (232 images a second beside 262, photos of
-451x300 to 128 pixels), and would be another dependency; orders are functions of key and epoch without it.
+Threads decode folders larger than memory some batches ahead: Pillow releases the interpreter's lock. Grain,
+with as many threads and the same decoder, was not faster (232 images per second against 262, photos of
+451x300 to 128 pixels).
 """
 
 import os
@@ -24,7 +24,7 @@ from vizsynth.datasets.mnist import is_mnist, read_mnist
 from vizsynth.files import ImageFileError, read_pixels
 from vizsynth.training.data import Examples, Parts
 
-MEMORY = 2 << 30  # bytes of pixels that are kept; folders of more are read again in each epoch
+MEMORY = 2 << 30  # bytes of pixels in memory; larger folders are read again in each epoch
 _TRAINING, _HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 
 
@@ -35,23 +35,23 @@ def read_labelled(
     skipped: list[Skipped],
     memory: int = MEMORY,
 ) -> Parts:
-    """Read labelled images, whatever they come in.
+    """Read labelled images of any known layout.
 
     Args:
-        path: a folder with a folder for each class, or with such folders in its `train` and its `val` or
+        path: a folder with a folder per class, or with such folders in its `train` and its `val` or
             `test`; CIFAR-10's archive or folder; MNIST's folder; a CSV of pixels and labels.
-        size: in pixels: what each image is brought to, a square or `(height, width)`.
-        skipped: gets the images that cannot be read. All others are there.
-        memory: how many bytes of pixels to keep; a folder of more becomes a source that reads its images
-            when they are needed, some ahead of time.
+        size: in pixels, a square or `(height, width)`: each image is resized to it.
+        skipped: receives the unreadable images.
+        memory: bytes of pixels to keep in memory; a larger folder becomes a source that reads its images
+            during training.
 
     Returns:
-        The images to learn from, `Examples` or a `Streamed` source; and those that the set itself holds out,
-        or None.
+        The training images, `Examples` or a `Streamed` source; and the images that the set holds out, or
+        None.
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: no labelled images, or only one class of them; a damaged archive.
+        ValueError: there are no labelled images or only one class, or an archive is damaged.
 
     >>> import tempfile
     >>> import vizsynth
@@ -120,7 +120,7 @@ def as_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _resized(data: Examples, size: tuple[int, int]) -> Examples:
-    """Bring images in memory to a size, bicubically."""
+    """Resize images in memory bicubically."""
     if data.images.shape[1:3] == size:
         return data
     height, width = size
@@ -132,10 +132,10 @@ def _resized(data: Examples, size: tuple[int, int]) -> Examples:
 
 
 class Streamed:
-    """Labelled images in files, read when they are needed: a source for `vizsynth.fit`.
+    """Labelled images in files, read batch by batch: a source for `vizsynth.fit`.
 
-    An image that cannot be read is told, once, and the next one that can takes its place in a batch, so that
-    what a batch holds depends on the files alone.
+    The next readable image replaces an unreadable one, which is added to `skipped` once. The contents of a
+    batch depend on the files alone.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class Streamed:
         size: tuple[int, int],
         skipped: list[Skipped] | None = None,
     ):
-        """Take the files.
+        """Describe the files.
 
         Args:
             paths: of the images.
             labels: int `[n]`.
-            classes: the classes' names.
-            size: height and width of what is read.
-            skipped: gets the images that cannot be read.
+            classes: their names.
+            size: the height and the width of the images, resized.
+            skipped: receives the unreadable images.
         """
         self.paths = tuple(paths)
         self.labels = np.asarray(labels, np.int32)
@@ -164,7 +164,7 @@ class Streamed:
         self._lock = threading.Lock()
 
     def take(self, indices: Any) -> "Streamed":
-        """Return the source of some of the images."""
+        """Return a source of some of the images."""
         paths = [self.paths[i] for i in np.arange(len(self.paths))[indices]]
         return Streamed(paths, self.labels[indices], self.classes, self.size, self.skipped)
 

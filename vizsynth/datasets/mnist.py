@@ -1,7 +1,7 @@
-"""MNIST: LeCun, Cortes & Burges' files in IDX format, as they are published, compressed or not.
+"""Read MNIST: LeCun, Cortes & Burges' files in IDX format, compressed or not.
 
-An IDX file is a magic number (two zeros, the type of its numbers, how many dimensions), each dimension as
-four bytes, the highest first, and the numbers.
+An IDX file is a magic number (two zeros, the type of the numbers, the number of dimensions), each dimension
+as four bytes, big-endian, and the numbers.
 """
 
 import math
@@ -23,7 +23,7 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
     """Read an IDX file of bytes, `.gz` or not.
 
     Raises:
-        DataError: no such file; another magic number; a file that is cut off or too long.
+        DataError: the file is missing, cut off or too long, or has another magic number.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +37,7 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
     if len(data) < 4 or data[:3] != bytes([0, 0, _UBYTE]) or not 1 <= data[3] <= 4:
         raise DataError(
             f"{path} is no IDX file of bytes: it begins with {data[:4].hex(' ') or 'nothing'}, not with "
-            "00 00 08 and a number of dimensions; give MNIST's files as they are published"
+            "00 00 08 and a number of dimensions; give MNIST's published files"
         )
     dimensions = data[3]
     start = 4 + 4 * dimensions
@@ -46,7 +46,7 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
         raise DataError(f"{path} says that its images have {' x '.join(map(str, shape[1:]))} pixels: {AGAIN}")
     if len(shape) != dimensions or len(data) - start != math.prod(shape):
         wanted = " x ".join(map(str, shape)) or "more"
-        raise DataError(f"{path} should hold {wanted} bytes, not {len(data) - start}: {AGAIN}")
+        raise DataError(f"{path} must hold {wanted} bytes, not {max(0, len(data) - start)}: {AGAIN}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -66,17 +66,17 @@ def _find(folder: Path, part: str, what: str) -> Path | None:
 
 
 def read_mnist(folder: str | os.PathLike[str]) -> Parts:
-    """Read MNIST, or a set in its files' layout (Fashion-MNIST, KMNIST): grey images, as RGB.
+    """Read MNIST, or a set in the same layout (Fashion-MNIST, KMNIST), as RGB.
 
     Args:
         folder: with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-            `t10k-labels-idx1-ubyte`, or their `.gz`. One of the two parts will do.
+            `t10k-labels-idx1-ubyte`, or their `.gz`. `t10k` may be missing.
 
     Returns:
-        The training examples, and those held out (`t10k`), None where they are not there.
+        The training examples, and the held-out ones (`t10k`), or None without them.
 
     Raises:
-        DataError: files that are missing, damaged, or not of one length.
+        DataError: a file is missing or damaged, or the files differ in length.
     """
     folder = Path(folder)
     parts = []
@@ -91,7 +91,7 @@ def read_mnist(folder: str | os.PathLike[str]) -> Parts:
         pixels, answers = read_idx(images), read_idx(labels)
         if pixels.ndim != 3 or answers.ndim != 1 or len(pixels) != len(answers) or not len(pixels):
             raise DataError(
-                f"{images} holds {pixels.shape} and {labels} {answers.shape}: they should hold n images and "
+                f"{images} holds {pixels.shape} and {labels} {answers.shape}: they must hold n images and "
                 f"their n labels; {AGAIN}"
             )
         parts.append((pixels, answers.astype(np.int32)))
@@ -104,5 +104,5 @@ def read_mnist(folder: str | os.PathLike[str]) -> Parts:
 
 
 def as_rgb(grey: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w 3"]:
-    """Return grey images with three channels that are alike."""
+    """Repeat the channel of grey images three times."""
     return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Files that may be packed by gzip."""
+"""Read files with or without gzip."""
 
 import gzip
 import io
@@ -10,10 +10,10 @@ from vizsynth.datasets.errors import AGAIN, DataError
 
 
 def read_unpacked(path: Path) -> bytes:
-    """Return a file's bytes, unpacked where it is packed.
+    """Return a file's bytes, unpacked if it is packed.
 
     Raises:
-        DataError: no such file; one that is damaged or cut off, or that unpacks to more than images do.
+        DataError: the file is missing, damaged or cut off, or unpacks to more bytes than images can.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -31,7 +31,7 @@ def read_unpacked(path: Path) -> bytes:
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(most + 1)
             if len(data) > most:
                 raise DataError(
-                    f"{path} unpacks from {size:,} bytes to more than {most:,}, as no images do: {AGAIN}"
+                    f"{path} unpacks from {size:,} bytes to more than {most:,}, more than images can: {AGAIN}"
                 )
         return data
     except (EOFError, zlib.error, gzip.BadGzipFile):

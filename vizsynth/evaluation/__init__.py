@@ -1,5 +1,5 @@
-"""Is a map faithful? One measure a file.
+"""Measures of a map's faithfulness, one per file.
 
-Each measure is a compiled program from images and maps to raw numbers, one an image. `bootstrap_mean`
-gives the mean over images its interval.
+Each measure is a compiled program from images and maps to raw numbers, one per image. `bootstrap_mean`
+returns their mean and its interval.
 """

@@ -1,4 +1,4 @@
-"""Average drop, increase in confidence and average gain: what the class makes of the explained part alone.
+"""Average drop, increase in confidence and average gain: the class's score for the explained part alone.
 
 Chattopadhyay, Sarkar, Howlader & Balasubramanian, Grad-CAM++: Improved Visual Explanations for Deep
 Convolutional Networks, 2017, section 4.1. Zhang, Torres, Sicre, Avrithis & Ayache, Opti-CAM: Optimizing
@@ -19,10 +19,10 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 
 
 class Confidence(NamedTuple):
-    """The class's score of the images, of their explained parts, and the measure made of them."""
+    """The class's scores of the images and of their explained parts, and the measure."""
 
     mean: Float[Array, ""]
-    """Over the images; the papers print it in percent, 100 times it."""
+    """Over the images; the papers print percent, 100 times this."""
     values: Float[Array, " n"]
     image: Float[Array, " n"]
     """Y, the score of the image."""
@@ -37,7 +37,7 @@ def _check(images: Array, heatmaps: Any) -> None:
 def explanation(images: Images, heatmaps: Heatmaps) -> Images:
     """Return E = L ⊙ I, the images dimmed by their maps, each scaled to span [0, 1].
 
-    A map that is constant shows nothing: its explanation is black.
+    The explanation of a constant map is black.
 
     >>> import jax.numpy as jnp
     >>> explanation(jnp.ones((1, 1, 2, 3)), jnp.asarray([[[-3.0, 1.0]]]))[0, 0, :, 0].tolist()
@@ -56,13 +56,10 @@ def _scores(net: Network, images: Images, target: Any, heatmaps: Heatmaps) -> tu
 def average_drop(net: Network, images: Images, target: Target, heatmaps: Heatmaps) -> Confidence:
     """Return (1/N) Σ_i max(0, Y_i − O_i) / Y_i (Grad-CAM++, section 4.1 (i)).
 
-    The share of its confidence that the class loses when it sees the explained part alone: low is good.
+    The share of confidence that the class loses if only the explained part is shown: low is good.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label or one label an image, whose softmax probability is Y, or a score
-            (`vizsynth.scores`); the papers take the class that the network predicts.
+        target: a label means its softmax probability, Y; the papers take the predicted class.
         heatmaps: `[n, h', w']`; maps smaller than the images are upsampled linearly. Each is scaled to
             span [0, 1] and multiplies its image.
 
@@ -70,8 +67,7 @@ def average_drop(net: Network, images: Images, target: Target, heatmaps: Heatmap
         Confidence(mean, values `[n]`, image Y `[n]`, explained O `[n]`): fractions, not percent.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; maps of another number or
-            shape, or that are not finite.
+        TypeError, ValueError: the maps are not finite floats, one per image and at most as large.
 
     Example:
         >>> import jax, vizsynth
@@ -90,7 +86,7 @@ def average_drop(net: Network, images: Images, target: Target, heatmaps: Heatmap
 def increase_in_confidence(net: Network, images: Images, target: Target, heatmaps: Heatmaps) -> Confidence:
     """Return (1/N) Σ_i 1[Y_i < O_i] (Grad-CAM++, section 4.1 (ii)).
 
-    The share of images whose class is surer of the explained part alone: high is good.
+    The share of images whose explained part alone raises the confidence: high is good.
 
     Args, Returns and Raises: as for `average_drop`.
 
@@ -111,8 +107,8 @@ def increase_in_confidence(net: Network, images: Images, target: Target, heatmap
 def average_gain(net: Network, images: Images, target: Target, heatmaps: Heatmaps) -> Confidence:
     """Return (1/N) Σ_i max(0, O_i − Y_i) / (1 − Y_i) (Opti-CAM).
 
-    The share of the confidence that was missing which the explained part alone gives: high is good. It
-    is the counterpart of the drop, which a map of ones makes 0.
+    The share of the missing confidence that the explained part alone adds: high is good. It is the
+    counterpart of the drop, which a map of ones makes 0.
 
     Args, Returns and Raises: as for `average_drop`.
 

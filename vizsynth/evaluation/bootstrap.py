@@ -1,4 +1,4 @@
-"""The bootstrap: how sure is a mean over images?
+"""The bootstrap: the interval of a mean over images.
 
 Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (the percentile interval).
 """
@@ -48,20 +48,17 @@ def bootstrap_mean(
     """Return the mean, and the (1 ∓ level)/2 quantiles of the means of n values drawn with replacement.
 
     Args:
-        values: `[n, ...]`, one an image; what follows the first axis is drawn together, so two methods'
+        values: `[n, ...]`, one per image; the axes after the first are drawn together, so two methods'
             values side by side are resampled by the same images.
-        key: for the draws.
-        samples: how many times they are drawn.
+        samples: the number of draws.
         level: the interval's coverage.
-        batch_size: how many draws are made at once; memory grows with it, not with `samples`, but for
-            the mean of each.
 
     Returns:
         Interval(mean, low, high), each of the shape of one value.
 
     Raises:
-        TypeError, ValueError: values that are not finite floats; samples or a batch size below 1; a level
-            outside (0, 1).
+        TypeError, ValueError: the values are not finite floats, `samples` is below 1, or `level` outside (0,
+        1).
 
     Example:
         >>> import jax, vizsynth

@@ -13,7 +13,7 @@ from vizsynth.types import Activations
 @pytree
 @dataclass(frozen=True)
 class Correct:
-    """1 where the network's first choice is the label, else 0: its mean over images is the accuracy.
+    """1 if the network predicts the label, else 0: the mean over images is the accuracy.
 
     >>> import jax.numpy as jnp
     >>> Correct(1)({"logits": jnp.asarray([[0.0, 3.0], [5.0, 2.0]])}).tolist()

@@ -1,4 +1,4 @@
-"""Infidelity: does the map foretell what a perturbation does to the score?
+"""Infidelity: does the map predict the effect of a perturbation on the score?
 
 Yeh, Hsieh, Suggala, Inouye & Ravikumar, On the (In)fidelity and Sensitivity of Explanations, 2019,
 section 2, definition 2.1, and section 3.
@@ -19,13 +19,13 @@ from vizsynth.types import Images, Keys, Network, Target
 
 
 class Infidelity(NamedTuple):
-    """The infidelity of each image's map, as it is and after the best scaling."""
+    """The infidelity of each image's map, before and after the best scaling."""
 
     values: Float[Array, " n"]
     scale: Float[Array, " n"]
     """β = E[IᵀΦ Δf] / E[(IᵀΦ)²], the multiple of the map that is least unfaithful."""
     scaled: Float[Array, " n"]
-    """The infidelity of βΦ: what makes maps of different units comparable."""
+    """The infidelity of βΦ, comparable between maps of different units."""
 
 
 def _check(
@@ -42,7 +42,7 @@ def _check(
     if tuple(np.shape(attributions)) != images.shape:
         raise ValueError(
             f"attributions must be as the images, {images.shape}, not {tuple(np.shape(attributions))}: one "
-            "number for each value that is perturbed"
+            "number per perturbed value"
         )
     check_finite(attributions, "attributions")
     if (key is None) == (perturbations is None):
@@ -81,30 +81,23 @@ def infidelity(
     """Return INFD = E_I[(Iᵀ Φ − (f(x) − f(x − I)))²] (definition 2.1).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): f. As the maps explain the
-            logit, a bare label means the logit.
-        attributions: Φ, `[n, h, w, 3]`, in units of the score per unit of intensity: `gradient`; maps that
-            are multiplied by the input already, such as `integrated_gradients`, foretell the removal of
-            whole pixels: divide them by x − x′, or look at `scaled`.
-        key: for Gaussian perturbations, I ~ N(0, noise²): one for all images, which then share their
-            draws, or one an image.
-        samples: how many are drawn.
-        noise: their standard deviation, in the images' unit. The paper's I = x − (x₀ + ε) is given as
+        attributions: Φ, `[n, h, w, 3]`, in units of the score per unit of intensity: `gradient`. Maps that
+            include the input, such as `integrated_gradients`, predict the removal of whole pixels: divide
+            them by x − x′, or use `scaled`.
+        key: draws Gaussian perturbations, I ~ N(0, noise²); None if `perturbations` are given.
+        samples: the number of draws.
+        noise: the standard deviation, in the images' unit. Give the paper's I = x − (x₀ + ε) as
             `perturbations`.
-        perturbations: I, `[samples, n, h, w, 3]` (or `[samples, 1, h, w, 3]` for all images alike), in
+        perturbations: I, `[samples, n, h, w, 3]` (or `[samples, 1, h, w, 3]` for all images), in
             place of `key`.
-        batch_size: how many perturbed images are run at once for each image; memory grows with it, not
-            with `samples`, but for one number a sample.
 
     Returns:
         Infidelity(values `[n]`, scale β `[n]`, scaled `[n]`), in units of the score squared. Captum's
         `infidelity` is `values`, with `normalize=True` `scaled`.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; attributions or perturbations
-            of another shape, or that are not finite; both or neither of key and perturbations.
+        TypeError, ValueError: attributions or perturbations have another shape or are not finite; both or
+            neither of `key` and `perturbations` are given.
 
     Example:
         >>> import jax, vizsynth
@@ -125,7 +118,7 @@ def infidelity(
         def draw(key: Array) -> Array:
             return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], images.dtype)
 
-        keys = keys_for(cast(Keys, key), images.shape[0])  # `_check`: where there are no perturbations
+        keys = keys_for(cast(Keys, key), images.shape[0])  # `_check`: given if perturbations are not
         return jnp.asarray(noise, images.dtype) * jax.vmap(draw)(keys)
 
     def both_sides(sample: Array) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -133,10 +126,10 @@ def infidelity(
         return (I * attributions).sum(axis=(1, 2, 3)), whole - evaluate(net, images - I, target)
 
     count = samples if perturbations is None else perturbations.shape[0]
-    foretold, happened = each(both_sides, jnp.arange(count), batch_size)
-    beta = ratio((foretold * happened).mean(axis=0), (foretold**2).mean(axis=0))
+    predicted, observed = each(both_sides, jnp.arange(count), batch_size)
+    beta = ratio((predicted * observed).mean(axis=0), (predicted**2).mean(axis=0))
     return Infidelity(
-        ((foretold - happened) ** 2).mean(axis=0),
+        ((predicted - observed) ** 2).mean(axis=0),
         beta,
-        ((beta[None] * foretold - happened) ** 2).mean(axis=0),
+        ((beta[None] * predicted - observed) ** 2).mean(axis=0),
     )

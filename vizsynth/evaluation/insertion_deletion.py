@@ -1,4 +1,4 @@
-"""Deletion and insertion: how fast the class goes, or comes, with the pixels that a map ranks first.
+"""Deletion and insertion: how fast the score falls or rises with the pixels that a map ranks first.
 
 Petsiuk, Das & Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, 2018,
 section 4.2 and algorithm 1 of the supplement.
@@ -20,27 +20,27 @@ from vizsynth.types import Heatmaps, Images, Network, Target
 
 
 class Curve(NamedTuple):
-    """The score of each image as pixels are exchanged."""
+    """The score of each image as pixels are replaced."""
 
     fractions: Float[Array, " points"]
-    """The share of pixels that has been exchanged, from 0 to 1."""
+    """The share of replaced pixels, from 0 to 1."""
     scores: Float[Array, "n points"]
     area: Float[Array, " n"]
     """∫ score d(fraction), by trapezoids."""
 
 
 class Curves(NamedTuple):
-    """What `deletion_and_insertion` returns."""
+    """The result of `deletion_and_insertion`."""
 
     deletion: Curve
     insertion: Curve
 
 
 def blurred(images: Images, sigma: float = 5.0) -> Images:
-    """Return what insertion starts from: the images without detail.
+    """Return the images without detail, from which insertion starts.
 
-    The paper blurs with σ = 5 pixels; its code cuts the kernel at 5 pixels
-    (`vizsynth.images.gaussian_blur(images, 5.0, radius=5)`), ours at 4 σ.
+    The paper blurs with σ = 5 pixels; its code truncates the kernel at 5 pixels
+    (`vizsynth.images.gaussian_blur(images, 5.0, radius=5)`), this function at 4 σ.
 
     >>> import jax.numpy as jnp
     >>> blurred(jnp.ones((1, 8, 8, 3)), sigma=2.0).shape
@@ -61,7 +61,7 @@ def _check(
 
 
 def _counts(pixels: int, steps: int) -> np.ndarray:
-    """Return how many pixels have been exchanged at each point: whole ones."""
+    """Return the number of replaced pixels at each point."""
     return np.arange(steps + 1) * pixels // steps
 
 
@@ -80,7 +80,7 @@ def _exchange(
     steps: int,
     batch_size: int,
 ) -> Curve:
-    """Return the curve from `before` to `after`, the pixels that the maps rank first going first."""
+    """Return the curve from `before` to `after`; pixels are replaced in the order of the maps."""
     rank = ranks(at_images(heatmaps, before))
     counts = _counts(rank[0].size, steps)
 
@@ -103,28 +103,24 @@ def deletion(
 ) -> Curve:
     """Return the curve f(x ⊙ m_k + b ⊙ (1 − m_k)), m_k without the k highest pixels (section 4.2).
 
-    The lower the area, the better the map finds what the class needs.
+    The lower the area, the better the map finds the pixels that the class needs.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label or one label an image, whose softmax probability is f, or a score
-            (`vizsynth.scores`).
+        target: a label means its softmax probability, f.
         heatmaps: `[n, h', w']`; maps smaller than the images are upsampled linearly. Only the order of
-            their values matters; of equal values the first row's goes first.
-        steps: in how many steps the pixels go. The paper takes a row's worth at a time, `steps=224`.
-        baseline: b, what is left of a pixel, in the images' unit: a number, one image `[h, w, 3]`, or
-            one for each image `[n, h, w, 3]` (`blurred`). Black by default; where a network standardizes,
-            its mean colour is the paper's zero (and torch-cam's).
-        batch_size: how many steps are run at once; memory grows with it, not with `steps`.
+            their values matters; ties go in row order.
+        steps: the paper removes a row's worth per step, `steps=224`.
+        baseline: b, the value of a removed pixel, in the images' unit: a number, one image `[h, w, 3]`, or
+            one per image `[n, h, w, 3]` (`blurred`). Black by default; if the network standardizes, its mean
+            colour is the paper's zero (and torch-cam's).
 
     Returns:
         Curve(fractions `[steps + 1]`, scores `[n, steps + 1]`, area `[n]`), from the whole image to the
         baseline.
 
     Raises:
-        TypeError, ValueError: images or a target that the network cannot take; maps of another number or
-            shape, or that are not finite; a baseline of another shape; steps or a batch size below 1.
+        TypeError, ValueError: the maps are not finite floats, one per image and at most as large; or the
+            baseline has another shape.
 
     Example:
         >>> import jax, vizsynth
@@ -151,11 +147,11 @@ def insertion(
 ) -> Curve:
     """Return the curve f(b ⊙ (1 − m_k) + x ⊙ m_k), m_k the k highest pixels (section 4.2).
 
-    The higher the area, the better the map finds what is enough for the class.
+    The higher the area, the better the map finds the pixels that suffice for the class.
 
     Args:
-        baseline: b, where insertion starts; by default `blurred(images)`, as sharp edges of pixels on a
-            constant canvas would be evidence of their own.
+        baseline: b, the start of insertion; by default `blurred(images)`, because sharp edges on a
+            constant canvas would be evidence themselves.
 
     The other Args and Raises: as for `deletion`.
 
@@ -188,16 +184,16 @@ def deletion_and_insertion(
     start: Any = None,
     batch_size: int = 8,
 ) -> Curves:
-    """Return both curves; what they have in common is computed once (section 4.2).
+    """Return both curves, and compute their common points once (section 4.2).
 
-    The whole image is where deletion starts and insertion ends, and so is the baseline the other way round
-    if both have the same: 2 · steps pictures an image in place of 2 · (steps + 1), one order of the pixels
-    in place of two, and one program to compile.
+    Deletion starts and insertion ends at the whole image; with a common baseline, insertion starts where
+    deletion ends. That is 2 · steps pictures per image in place of 2 · (steps + 1), one sort of the pixels,
+    and one program to compile.
 
     Args:
-        baseline: b of deletion, as there.
-        start: where insertion starts, as a baseline is given; by default the same baseline, as in torch-cam.
-            The paper's is `blurred(images)`.
+        baseline: b of deletion.
+        start: the baseline of insertion; by default that of deletion, as in torch-cam. The paper's is
+            `blurred(images)`.
 
     The other Args and Raises: as for `deletion`.
 
@@ -218,7 +214,7 @@ def deletion_and_insertion(
     canvas = gone if start is None else like(start, images)
     rank = ranks(at_images(heatmaps, images))
     counts = _counts(rank[0].size, steps)
-    # The curves have their ends in common: of insertion, the last always, and the first with the baseline.
+    # The last point of insertion is always common; the first, if the baselines are.
     others = counts[1:-1] if start is None else counts[:-1]
     exchanged = jnp.asarray(np.concatenate([counts, others]), jnp.int32)
     inserting = jnp.arange(len(exchanged)) > steps

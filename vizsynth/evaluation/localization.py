@@ -1,4 +1,4 @@
-"""Localization: does the map fall on the object?
+"""Localization: does the map lie on the object?
 
 Zhang, Lin, Brandt, Shen & Sclaroff, Top-down Neural Attention by Excitation Backprop, 2016, section 4.1
 (the pointing game). Wang, Wang, Du, Yang, Zhang, Ding, Mardziel & Hu, Score-CAM: Score-Weighted Visual
@@ -48,7 +48,7 @@ def _check(heatmaps: Any, boxes: Any, size: Any, tolerance: Any = 0) -> None:
 
 
 def _distance(boxes: Boxes, h: int, w: int) -> Float[Array, "n h w"]:
-    """Return how far each pixel is from the nearest pixel of the box."""
+    """Return the distance of each pixel from the box."""
 
     def along(size: int, first: Array, end: Array) -> Array:
         place = jnp.arange(size, dtype=jnp.float32)[None]
@@ -74,19 +74,19 @@ def pointing_game(
     Args:
         heatmaps: `[n, h', w']`.
         boxes: `[n, 4]`: top, left, bottom, right in pixels, half open.
-        size: height and width of the images that the boxes refer to; maps are upsampled to them
-            linearly. By default the maps' own.
-        tolerance: in pixels, from the box to the point, Euclidean; the paper allows 15 on photos.
+        size: height and width of the boxes' images, by default those of the maps; maps are upsampled to it
+            linearly.
+        tolerance: the Euclidean distance from the box, in pixels; the paper allows 15 on photos.
 
     Returns:
-        Pointing(hits `[n]`, points `[n, 2]`). Where several pixels share the maximum, the hit is the share of
-        them that lies in the box, what a random choice among them scores in the mean (departure: the
-        paper takes one of them). So a map that is constant scores the box's share of the image, and not
-        by chance the corner.
+        Pointing(hits `[n]`, points `[n, 2]`). If several pixels share the maximum, the hit is the share of
+        them in the box, the mean of a random choice (departure: the paper takes one of them). So a constant
+        map scores the box's share of the image.
 
     Raises:
-        TypeError, ValueError: maps that are not finite floats `[n, h, w]`; boxes of another number, or
-            not within the image; a negative tolerance.
+        TypeError, ValueError: the maps are not finite floats `[n, h, w]`, the boxes differ in number from the
+        maps
+            or leave the image, or the tolerance is negative.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth
@@ -110,13 +110,13 @@ def energy_in_box(
     """Return Σ_{(i,j) ∈ box} L_ij / (Σ_{(i,j) ∈ box} L_ij + Σ_{(i,j) ∉ box} L_ij), L ≥ 0.
 
     Args:
-        heatmaps: `[n, h', w']`; what is negative counts as 0, as behind the ReLU of the paper's maps.
+        heatmaps: `[n, h', w']`; negative values count as 0, like the ReLU of the paper's maps.
         boxes: `[n, 4]`: top, left, bottom, right in pixels, half open.
-        size: height and width of the images that the boxes refer to; maps are upsampled to them
-            linearly. By default the maps' own.
+        size: height and width of the boxes' images, by default those of the maps; maps are upsampled to it
+            linearly.
 
     Returns:
-        The share of each map's energy in its box; 0 for a map without any.
+        The share of each map's energy in its box; 0 for a map without energy.
 
     Raises:
         TypeError, ValueError: as for `pointing_game`.

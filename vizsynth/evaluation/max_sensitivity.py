@@ -1,4 +1,4 @@
-"""Max-sensitivity: how far a map can be moved by a small change of the image.
+"""Max-sensitivity: the largest change of a map under a small change of the image.
 
 Yeh, Hsieh, Suggala, Inouye & Ravikumar, On the (In)fidelity and Sensitivity of Explanations, 2019,
 section 3.
@@ -20,11 +20,11 @@ Map = Callable[[Network, Images, Any], Float[Array, "n ..."]]
 
 
 class Sensitivity(NamedTuple):
-    """How far each image's map moved at most."""
+    """The largest change of each image's map."""
 
     values: Float[Array, " n"]
     relative: Float[Array, " n"]
-    """As a share of the map's own norm; 0 where the map is 0."""
+    """As a share of the map's norm; 0 if the map is 0."""
 
 
 def _check(images: Array, key: Array, samples: int, radius: Any, batch_size: int) -> None:
@@ -50,23 +50,17 @@ def max_sensitivity(
     """Return SENS_MAX = max over ‖y − x‖ ≤ r of ‖Φ(f, y) − Φ(f, x)‖, by sampling y (section 3).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
         of: the map Φ, any function of (net, images, target) such as `vizsynth.gradient` or
             `functools.partial(vizsynth.grad_cam, layer="fire9")`.
-        key: for the draws: one for all images, which then share them, or one an image.
         radius: r, in the images' unit: y is uniform in the cube |y − x| ≤ r, unclipped.
-        samples: how many y are tried; more can only find more.
-        batch_size: how many are run at once for each image; memory grows with it, not with `samples`.
+        samples: the number of y; more can only raise the maximum.
 
     Returns:
         Sensitivity(values `[n]`, Euclidean norms in the map's unit; relative `[n]`). Captum's
         `sensitivity_max` is `relative`.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; a radius outside (0, 1);
-            samples or a batch size below 1.
+        ValueError: `radius` is outside (0, 1), or `samples` below 1.
 
     Example:
         >>> import jax, vizsynth
@@ -74,7 +68,7 @@ def max_sensitivity(
         >>> net = vizsynth.models.sequential([Conv(4), GlobalMean()], key=jax.random.key(0))
         >>> images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
         >>> found = vizsynth.max_sensitivity(net, images, 1, of=vizsynth.gradient, key=jax.random.key(2))
-        >>> bool((found.relative < 1e-5).all())  # the gradient of a linear network does not move
+        >>> bool((found.relative < 1e-5).all())  # the gradient of a linear network is constant
         True
     """
     keys = keys_for(key, images.shape[0])

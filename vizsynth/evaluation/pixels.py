@@ -1,4 +1,4 @@
-"""What the measures share: maps at the size of their images, the order of pixels, what replaces a pixel."""
+"""Shared by the measures: maps at the size of their images, the order of pixels, baselines."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def check_heatmaps(heatmaps: Any, n: int | None = None, size: tuple[int, int] | 
     """Raise unless the maps are finite floats `[n, h', w']`, at most as large as the images.
 
     Raises:
-        TypeError: integers.
-        ValueError: another shape; another number of maps than of images; NaN or infinity.
+        TypeError: the maps are integers.
+        ValueError: the maps have another shape, differ in number from the images, or hold NaN or infinity.
     """
     shape = tuple(np.shape(heatmaps))
     dtype = getattr(heatmaps, "dtype", None) or np.asarray(heatmaps).dtype
@@ -44,19 +44,19 @@ def check_finite(values: Any, name: str) -> None:
 
 
 def at_images(heatmaps: Heatmaps, images: Images) -> Float[Array, "n h w"]:
-    """Return the maps at the size of their images, linearly upsampled where they are smaller."""
+    """Return the maps at the size of their images, upsampled linearly if they are smaller."""
     return at_size(heatmaps, (images.shape[1], images.shape[2]))
 
 
 def at_size(heatmaps: Heatmaps, size: tuple[int, int]) -> Float[Array, "n h w"]:
-    """Return the maps at a size, linearly upsampled where they are smaller."""
+    """Return the maps at a size, upsampled linearly if they are smaller."""
     return heatmaps if heatmaps.shape[1:] == size else image_functions.upsample(heatmaps, size)
 
 
 def ranks(heatmaps: Heatmaps) -> Int[Array, "n rows columns"]:
-    """Return the place of each pixel in its map's order: 0 has the largest value.
+    """Return the rank of each pixel in its map; the largest value has rank 0.
 
-    Equal values keep the order of the rows, so the order does not depend on the sorting algorithm.
+    Ties are in row order, whatever the sorting algorithm.
 
     >>> ranks(jnp.asarray([[[0.5, 2.0], [-1.0, 2.0]]])).tolist()
     [[[2, 0], [3, 1]]]
@@ -72,14 +72,14 @@ def ranks(heatmaps: Heatmaps) -> Int[Array, "n rows columns"]:
 
 
 def _descending(values: Float[Array, "n pixels"]) -> Int[Array, "n pixels"]:
-    """Return the order of values of at most 32 bits from the largest on, the first of equal ones first.
+    """Return the descending order of values of at most 32 bits; ties keep their order.
 
-    Each value and its place make one integer, the value's bits turned such that they fall as it grows: XLA
-    sorts integers alone eight times as fast on CPU as values that carry their places with them.
+    One integer holds the bits of a value, changed so that they fall as the value rises, and its index: on
+    CPU, XLA sorts integers eight times as fast as pairs of values and indices.
     """
     values = values.astype(jnp.float32)
     bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, jnp.zeros_like(values), values), jnp.uint32)
-    falling = jnp.where(bits >> 31 == 1, bits, ~bits & 0x7FFFFFFF)  # of -0.0, 0.0 is taken above
+    falling = jnp.where(bits >> 31 == 1, bits, ~bits & 0x7FFFFFFF)  # -0.0 was replaced by 0.0 above
     with jax.enable_x64(True):
         high = falling.astype(jnp.uint64) << jnp.asarray(32, jnp.uint64)
         place = jax.lax.broadcasted_iota(jnp.uint64, values.shape, 1)
@@ -87,7 +87,7 @@ def _descending(values: Float[Array, "n pixels"]) -> Int[Array, "n pixels"]:
 
 
 def check_baseline(baseline: Any, images: Array, name: str = "baseline") -> None:
-    """Raise unless the baseline is a finite number, one image, or one for each image."""
+    """Raise unless the baseline is a finite number, one image, or one per image."""
     shape = tuple(np.shape(baseline))
     if shape not in ((), images.shape[1:], images.shape):
         raise ValueError(
@@ -98,12 +98,12 @@ def check_baseline(baseline: Any, images: Array, name: str = "baseline") -> None
 
 
 def like(baseline: Any, images: Images) -> Images:
-    """Return the baseline as one image for each image."""
+    """Return the baseline broadcast to the images."""
     return jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Return the dtype, or float32 in place of one of half its width."""
+    """Return the dtype, or float32 if the dtype is narrower."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 

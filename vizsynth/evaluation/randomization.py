@@ -1,4 +1,4 @@
-"""Sanity checks: does the map change when the network forgets what it learned?
+"""Sanity checks: does the map change if the network loses its weights?
 
 Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim, Sanity Checks for Saliency Maps, 2018, section 3
 (cascading and independent randomization).
@@ -24,7 +24,7 @@ Draw = Callable[[Key, str, Array], Array]
 
 
 class Similarity(NamedTuple):
-    """How alike each image's map is before and after each randomization; rows are layers."""
+    """The similarity of each image's map before and after each randomization; rows are layers."""
 
     signed: Float[Array, "layers n"]
     """Spearman's rank correlation of the maps."""
@@ -33,7 +33,7 @@ class Similarity(NamedTuple):
 
 
 def reinitialize(key: Key, path: str, leaf: Array) -> Array:
-    """Draw a parameter as it was before training: He's normal kernels, biases 0, scales and variances 1.
+    """Initialize a parameter: kernels by He's normal, biases 0, scales and variances 1.
 
     >>> import jax, jax.numpy as jnp
     >>> reinitialize(jax.random.key(0), "conv1.bias", jnp.ones(3)).tolist()
@@ -57,14 +57,14 @@ def _layer(path: str) -> str:
 
 
 def _uses(jaxpr: core.Jaxpr) -> list[Any]:
-    """Return the program's inputs in the order in which its operations first read them."""
+    """Return the program's inputs in the order of their first use."""
     order: dict[Any, None] = {}
     for equation in jaxpr.eqns:
         parameters = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
         inner = [getattr(p, "jaxpr", p) for p in parameters if _is_program(p)]
         same = [p for p in inner if len(p.invars) == len(equation.invars)]
         read = equation.invars
-        if same:  # a jitted function: inside, its inputs come in their order
+        if same:  # a jitted function: its inputs in the order of their use inside
             place = {id(v): i for i, v in enumerate(same[0].invars)}
             read = [equation.invars[place[id(v)]] for v in _uses(same[0])] + list(equation.invars)
         for variable in read:
@@ -79,20 +79,19 @@ def _is_program(value: Any) -> bool:
 
 
 def parameter_layers(net: Network, images: Images) -> tuple[str, ...]:
-    """Return the layers that hold parameters, from the logits down.
+    """Return the layers with parameters, from the logits down.
 
-    The order is that in which the traced program reads their parameters, backwards, so it is right for any
-    network that is a pytree. A layer is named by the path of its parameters.
+    The order is the reverse of that in which the traced program reads the parameters, so it holds for any
+    network that is a pytree. A layer's name is the path of its parameters.
 
     Args:
-        net: a network.
-        images: of a shape that the network takes; nothing is computed.
+        images: only their shape is used.
 
     Returns:
         The names of the layers.
 
     Raises:
-        ValueError: a network without parameters.
+        ValueError: the network has no parameters.
 
     Example:
         >>> import jax, vizsynth
@@ -106,7 +105,7 @@ def parameter_layers(net: Network, images: Images) -> tuple[str, ...]:
     images = as_images(images, unit_range=False)
     leaves, structure = jax.tree.flatten(net)
     if not leaves:
-        raise ValueError("the network has no parameters to draw anew: it is a function of images alone")
+        raise ValueError("the network has no parameters to randomize: it is a function of images alone")
 
     def run(leaves: list[Array], images: Images) -> Array:
         return jax.tree.unflatten(structure, leaves)(images)
@@ -120,9 +119,9 @@ def parameter_layers(net: Network, images: Images) -> tuple[str, ...]:
 
 
 def _stages(net: Network, images: Images, layers: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
-    """Return the layers from the logits down, and at which of them each leaf goes (their number: never).
+    """Return the layers from the logits down, and the index of the layer of each leaf (their number if none).
 
-    A layer takes with it all whose paths begin with its own.
+    A layer includes all parameters whose paths begin with its own.
     """
     known = parameter_layers(net, images)
     chosen = known if layers is None else tuple(layers)
@@ -143,7 +142,7 @@ def _stages(net: Network, images: Images, layers: Sequence[str] | None) -> tuple
 
 
 def average_ranks(values: Float[Array, " m"]) -> Float[Array, " m"]:
-    """Return the rank of each value, from 1; equal values share the mean of theirs.
+    """Return the rank of each value, from 1; ties share their mean rank.
 
     >>> import jax.numpy as jnp
     >>> average_ranks(jnp.asarray([5.0, 0.0, 0.0])).tolist()
@@ -156,7 +155,7 @@ def average_ranks(values: Float[Array, " m"]) -> Float[Array, " m"]:
 
 
 def spearman(x: Float[Array, "n ..."], y: Float[Array, "n ..."]) -> Float[Array, " n"]:
-    """Return Spearman's rank correlation of each image's two maps; 0 where one of them is constant.
+    """Return Spearman's rank correlation of each image's two maps; 0 if one of them is constant.
 
     >>> import jax.numpy as jnp
     >>> spearman(jnp.asarray([[1.0, 2.0, 9.0]]), jnp.asarray([[-1.0, 3.0, 4.0]]))
@@ -164,7 +163,7 @@ def spearman(x: Float[Array, "n ..."], y: Float[Array, "n ..."]) -> Float[Array,
     """
 
     def one(x: Array, y: Array) -> Array:
-        # Ranks are taken from their mean, (m + 1) / 2, and to the unit: their squares stay small.
+        # Centered ranks, over m: their squares stay small.
         m = x.size
         a, b = ((average_ranks(v.reshape(-1)) - (m + 1) / 2) / m for v in (x, y))
         return ratio((a * b).sum(), jnp.sqrt((a * a).sum() * (b * b).sum()))
@@ -197,7 +196,7 @@ def _similarity(
         maps = of(jax.tree.unflatten(structure, mixed), images, target)
         return Similarity(spearman(trained, maps), spearman(jnp.abs(trained), jnp.abs(maps)))
 
-    # One program for all layers, run one layer after the other: memory holds one set of parameters more.
+    # One program, run layer by layer: memory holds one more set of parameters.
     return jax.lax.map(compare, jnp.arange(len(chosen)))
 
 
@@ -212,29 +211,24 @@ def cascading_randomization(
     layers: Sequence[str] | None = None,
     draw: Draw = reinitialize,
 ) -> Similarity:
-    """Return how alike the map is when the layers from the logits to each are drawn anew (§ 3.1).
+    """Return the similarity of the map after randomizing the layers from the logits down to each (§ 3.1).
 
-    A map that stays as it was does not depend on what the network learned.
+    A map that does not change does not depend on the weights.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label, one label an image, or a score (`vizsynth.scores`).
         of: the map, any function of (net, images, target) such as `vizsynth.gradient` or
             `functools.partial(vizsynth.grad_cam, layer="fire9")`.
-        key: for the parameters.
-        layers: paths of parameters, in the order in which they go; a path takes all with it that begin
-            with it (`layer4` all blocks of that stage). By default `parameter_layers(net, images)`.
-        draw: makes a parameter anew from (key, path, value); by default as before training.
+        layers: paths of parameters, in the order of randomization; a path includes all that begin with it
+            (`layer4`: all blocks of the stage). By default `parameter_layers(net, images)`.
+        draw: returns a random parameter from (key, path, value); by default an untrained one.
 
     Returns:
         Similarity(signed `[layers, n]`, absolute `[layers, n]`): Spearman's rank correlation over all values
-        of the map, 1 for the same order, 0 for none or for a map that has become constant. Equal values share
-        their mean rank, as in `scipy.stats.spearmanr`.
+        of the map, 1 for the same order, 0 for none or if a map is constant. Ties share their mean rank, as
+        in `scipy.stats.spearmanr`.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; a layer without parameters; a
-            network without any.
+        ValueError: a layer, or the network, has no parameters.
 
     Example:
         >>> import jax, vizsynth
@@ -260,9 +254,9 @@ def independent_randomization(
     layers: Sequence[str] | None = None,
     draw: Draw = reinitialize,
 ) -> Similarity:
-    """Return how alike the map is when one layer is drawn anew and the others are kept (section 3.2).
+    """Return the similarity of the map after randomizing each layer alone (section 3.2).
 
-    Args, Returns and Raises: as for `cascading_randomization`. A layer is drawn alike in both.
+    Args, Returns and Raises: as for `cascading_randomization`, which draws the same parameters.
 
     Example:
         >>> import jax, vizsynth

@@ -1,4 +1,4 @@
-"""ROAD: remove and debias. Pixels are replaced by what their neighbours tell, not by a constant.
+"""ROAD: remove and debias. Pixels are imputed from their neighbours, not replaced by a constant.
 
 Rong, Leemann, Borisov, Kasneci & Kasneci, A Consistent and Efficient Evaluation Strategy for Attribution
 Methods, 2022, noisy linear imputation, MoRF and LeRF.
@@ -23,14 +23,14 @@ from vizsynth.types import Heatmaps, Images, Keys, Network, Target
 Field = Float[Array, "h w c"]
 
 TOLERANCE = 1e-6  # of the residual, relative to the right-hand side
-ITERATIONS = 2000  # a blob of 200 pixels' width takes some hundreds
+ITERATIONS = 2000  # a hole 200 pixels wide takes some hundreds
 
 
 class Road(NamedTuple):
     """The score of each image as its pixels are removed from either end of their order."""
 
     fractions: Float[Array, " points"]
-    """The share of pixels that is removed."""
+    """The share of removed pixels."""
     morf: Float[Array, "n points"]
     """Most relevant first: a good map makes the score fall."""
     lerf: Float[Array, "n points"]
@@ -42,7 +42,7 @@ class Road(NamedTuple):
 def _neighbors(x: Field) -> Field:
     """Return Σ_j w_ij x_j, w = 1/6 for the four neighbours and 1/12 for the diagonals; 0 outside.
 
-    [1 2 1] by [1 2 1] without its middle, over 12.
+    [1 2 1] by [1 2 1] without the center, over 12.
     """
     padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
@@ -69,7 +69,7 @@ def _fill(image: Field, removed: Bool[Array, "h w"]) -> Field:
 
 
 def _impute(images: Images, removed: Bool[Array, "n h w"], keys: Array, noise: Any) -> Images:
-    # bfloat16 does not carry a residual of 1e-6.
+    # bfloat16 cannot represent a residual of 1e-6.
     exact = images.astype(at_least_float32(images.dtype))
     filled = jax.vmap(_fill)(exact, removed)
 
@@ -107,17 +107,14 @@ def noisy_linear_imputation(
     to sum to 1. All removed pixels are solved for at once, by conjugate gradients in float32 at least.
 
     Args:
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        removed: which pixels are removed, `[n, h, w]`, boolean.
-        key: for the noise: one for all images, which then share their draws, or one an image.
-        noise: σ, in the images' unit; without it the network might learn to see what was removed.
+        removed: the mask of the pixels to impute, `[n, h, w]`, boolean.
+        noise: σ, in the images' unit; without noise a network might recognize imputed pixels.
 
     Returns:
         The images, unclipped.
 
     Raises:
-        TypeError, ValueError: images that are not `[n, h, w, 3]` in [0, 1]; a mask of another shape or
-            dtype, or one that leaves no pixel; negative noise.
+        ValueError: the mask has another shape or dtype, or covers an image; or `noise` is negative.
 
     Example:
         >>> import jax, jax.numpy as jnp, vizsynth
@@ -156,24 +153,21 @@ def road(
     """Return f of the images imputed without their most, and without their least, relevant pixels.
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`.
-        target: a label or one label an image, whose softmax probability is f, or a score
-            (`vizsynth.scores`). `Correct(labels)` gives the accuracy that the paper reports.
+        target: a label means its softmax probability, f. `Correct(labels)` gives the accuracy, which the
+            paper reports.
         heatmaps: `[n, h', w']`; maps smaller than the images are upsampled linearly. Only the order of
             their values matters.
-        key: for the noise: one for all images, which then share their draws, or one an image.
-        fractions: which shares of the pixels are removed, each in [0, 1); the paper's figures take these.
+        fractions: the shares of removed pixels, each in [0, 1); the default is that of the paper's figures.
         noise: σ of the imputation, in the images' unit.
-        batch_size: how many fractions are run at once; memory grows with it, not with their number.
 
     Returns:
         Road(fractions `[k]`, in whole pixels; morf `[n, k]`; lerf `[n, k]`; combined `[n]`).
         pytorch-grad-cam's `ROADMostRelevantFirst` is morf − f(image).
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; maps of another number or
-            shape, or that are not finite; fractions outside [0, 1); negative noise.
+        TypeError, ValueError: the maps are not finite floats, one per image and at most as large; a fraction
+        is
+            outside [0, 1); or `noise` is negative.
 
     Example:
         >>> import jax, vizsynth

@@ -1,4 +1,4 @@
-"""Sensitivity-n: do the attributions of n pixels add up to what their removal does?
+"""Sensitivity-n: is the sum of the attributions of n pixels the effect of removing them?
 
 Ancona, Ceolini, Öztireli & Gross, Towards better understanding of gradient-based attribution methods for
 Deep Neural Networks, 2017, section 4.
@@ -23,7 +23,7 @@ class SensitivityN(NamedTuple):
     """The correlation, over random subsets of each size, of attribution and effect."""
 
     sizes: Int[Array, " k"]
-    """How many pixels a subset has."""
+    """The number of pixels in a subset."""
     correlation: Float[Array, "n k"]
 
 
@@ -51,14 +51,14 @@ def _check(
 
 
 def pearson(x: Float[Array, "samples n"], y: Float[Array, "samples n"]) -> Float[Array, " n"]:
-    """Return the correlation of each column; 0 where one of the two is constant.
+    """Return the correlation of each column; 0 if one of the two is constant.
 
     >>> import jax.numpy as jnp
     >>> pearson(jnp.asarray([[1.0], [2.0], [3.0]]), jnp.asarray([[2.0], [4.0], [6.0]]))
     Array([1.], dtype=float32)
     """
     x, y = x - x.mean(axis=0, keepdims=True), y - y.mean(axis=0, keepdims=True)
-    # Each is scaled first: the squares of small numbers underflow.
+    # Scaled first: the squares of small numbers underflow.
     x, y = (ratio(v, jnp.broadcast_to(jnp.abs(v).max(axis=0, keepdims=True), v.shape)) for v in (x, y))
     return ratio((x * y).sum(axis=0), jnp.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0)))
 
@@ -79,30 +79,22 @@ def sensitivity_n(
     """Return corr_S(Σ_{i ∈ S} R_i, S_c(x) − S_c(x, x_S at the baseline)), S random of n pixels (section 4).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`: x.
-        target: a label, one label an image, or a score (`vizsynth.scores`): S_c, the logit for a bare
-            label, as in the paper.
-        heatmaps: R, `[n, h', w']`, signed; for a map `[n, h, w, 3]` of contributions its sum over
-            channels. Maps smaller than the images are upsampled linearly.
-        key: for the subsets: one for all images, which then share them, or one an image.
-        sizes: n, how many pixels are in a subset; the paper takes them from 1 to 80 % of all, at
-            logarithmic distances.
-        samples: how many subsets of each size; 100 in the paper.
-        baseline: what a removed pixel becomes: a number (0 in the paper), one image `[h, w, 3]`, or one
-            for each image `[n, h, w, 3]`. A pixel's three values go together (departure: the paper's
+        heatmaps: R, `[n, h', w']`, signed; for contributions `[n, h, w, 3]`, their sum over channels. Maps
+            smaller than the images are upsampled linearly.
+        sizes: n, the number of pixels in a subset; the paper's range from 1 to 80 % of all, logarithmically.
+        samples: the number of subsets per size; 100 in the paper.
+        baseline: the value of a removed pixel: a number (0 in the paper), one image `[h, w, 3]`, or one
+            per image `[n, h, w, 3]`. A pixel's three values are removed together (departure: the paper's
             features are single values).
-        batch_size: how many subsets are run at once for each image; memory grows with it, not with
-            `samples`, but for two numbers a subset.
 
     Returns:
         SensitivityN(sizes `[k]`, correlation `[n, k]`): 1 for every size if and only if the method satisfies
-        sensitivity-n on these subsets. 0 where either side is constant, and the paper's coefficient is not
-        defined. Quantus' metric of this name is another: it takes the pixels in order of attribution.
+        sensitivity-n on these subsets; 0 if either side is constant, for which the paper's coefficient is
+        undefined. Quantus' metric of this name is another: it removes the pixels in order of attribution.
 
     Raises:
-        TypeError, ValueError: images, a target or a key that cannot be taken; maps of another number or
-            shape, or that are not finite; sizes outside 1..h·w − 1; fewer than 2 samples.
+        TypeError, ValueError: the maps are not finite floats, one per image and at most as large; a size is
+            outside 1..h·w − 1; or there are fewer than 2 samples.
 
     Example:
         >>> import jax, vizsynth

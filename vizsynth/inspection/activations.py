@@ -1,7 +1,7 @@
-"""Activations: what each channel of a layer makes of an image, as tiles.
+"""Activations: the channels of a layer as tiles.
 
-Chollet, Deep Learning with Python, 2017, section 5.4.1: a channel less its mean over its standard deviation,
-times 64, plus 128, cut to 0..255.
+Chollet, Deep Learning with Python, 2017, section 5.4.1: a channel minus its mean, over its standard
+deviation, times 64, plus 128, clipped to 0..255.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Tiles(NamedTuple):
     values: Float[Array, "n c h w"]
     """In [0, 1]."""
     dead: Bool[Array, "n c"]
-    """Which channels are 0 everywhere."""
+    """Whether a channel is 0 everywhere."""
     constant: Bool[Array, "n c"]
-    """Which are the same everywhere, dead ones among them."""
+    """Whether a channel is constant; dead ones are."""
 
 
 def _check(activations: Array) -> None:
@@ -37,18 +37,18 @@ def _check(activations: Array) -> None:
 def activation_tiles(activations: Float[Array, "..."]) -> Tiles:
     """Return each channel as a tile, clip(64 (A − mean A) / std A + 128, 0, 255) / 255.
 
-    Mean and standard deviation are those of the channel in the image. What is the same everywhere has no
-    standard deviation: its tile is 128 / 255 throughout, where the recipe divides by 0, and it is marked.
+    Mean and standard deviation are those of the channel in the image. The tile of a constant channel is 128 /
+    255, where the recipe divides by 0.
 
     Args:
-        activations: maps of a layer, `[n, h, w, c]`, as `vizsynth.features` returns them.
+        activations: of a layer, `[n, h, w, c]`, as `vizsynth.features` returns them.
 
     Returns:
-        `Tiles(values, dead, constant)`: the tiles `[n, c, h, w]` in [0, 1], and which channels are 0, or the
-        same, everywhere in an image, `[n, c]`. The recipe's numbers are `floor(255 values)`.
+        `Tiles(values, dead, constant)`: the tiles `[n, c, h, w]` in [0, 1], and whether a channel is 0, or
+        constant, in an image, `[n, c]`. The recipe's numbers are `floor(255 values)`.
 
     Raises:
-        ValueError: activations that are no maps.
+        ValueError: the activations have no positions.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth
@@ -58,7 +58,7 @@ def activation_tiles(activations: Float[Array, "..."]) -> Tiles:
     """
     maps = activations.transpose(0, 3, 1, 2)
     low, high = maps.min(axis=(2, 3), keepdims=True), maps.max(axis=(2, 3), keepdims=True)
-    # A power of two is taken out: squares of small activations would vanish, and of large ones overflow.
+    # Divided by a power of two: squares would underflow or overflow.
     size = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(jnp.abs(low), jnp.abs(high)))))
     size = jnp.where(jnp.isfinite(size) & (size > 0), size, jnp.ones_like(size))
     maps = maps / size

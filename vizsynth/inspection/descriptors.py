@@ -1,8 +1,8 @@
-"""One vector an image: what a layer says of the whole of it.
+"""Descriptors: one vector per image from a layer.
 
 Babenko & Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, 2015: the sum over positions
-(section 3), whose length alone differs from the mean; fully connected layers as they are, as Krizhevsky,
-Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012, section 6.1.
+(section 3), a multiple of the mean. Fully connected layers are used directly, as in Krizhevsky, Sutskever &
+Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012, section 6.1.
 """
 
 from typing import Any
@@ -25,21 +25,12 @@ def _check(net: Any, images: Any, layer: Any, batch_size: Any) -> None:
 def descriptors(
     net: Network, images: Images, *, layer: str, batch_size: int = 32
 ) -> Float[Array, "n channels"]:
-    """Return a vector for each image: a layer's mean over positions, d_c = (1/hw) Σ_ij A_ijc.
+    """Return a vector per image: the mean of a layer over positions, d_c = (1/hw) Σ_ij A_ijc.
 
-    A layer without positions (`fc7`, `logits`) is returned as it is.
-
-    Args:
-        net: the network.
-        images: `[n, h, w, 3]` in [0, 1].
-        layer: of the network.
-        batch_size: how many images are run at a time; it bounds memory.
+    A layer without positions (`fc7`, `logits`) is returned unchanged.
 
     Returns:
         `[n, channels]`.
-
-    Raises:
-        ValueError: a layer that the network does not have; images it cannot take; batch_size < 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, vizsynth
@@ -47,8 +38,8 @@ def descriptors(
         >>> vizsynth.descriptors(net, jnp.zeros((2, 64, 64, 3)), layer="fire9").shape
         (2, 512)
 
-    Departures: neither whitened nor brought to length 1, and no weight falls off towards the borders: what
-    the paper does besides its sum.
+    Departures: the paper also weights positions by their distance from the center, whitens, and normalizes to
+    length 1.
     """
 
     def of(images: Images) -> Float[Array, "b channels"]:

@@ -1,7 +1,7 @@
-"""Images laid out on a plane by their descriptors: PCA, t-SNE, and a grid.
+"""Embed descriptors in a plane: PCA, t-SNE, and a grid.
 
 Pearson, On Lines and Planes of Closest Fit to Systems of Points in Space, 1901; van der Maaten & Hinton,
-Visualizing Data using t-SNE, 2008. Both are scikit-learn's; the grid is SciPy's linear assignment.
+Visualizing Data using t-SNE, 2008. scikit-learn computes both; SciPy's linear assignment makes the grid.
 """
 
 import math
@@ -17,25 +17,25 @@ from vizsynth.core.entry import check_key
 from vizsynth.types import Key
 
 KEPT = 50
-"""Principal components that t-SNE is given, as in the paper's section 4.2."""
+"""The number of principal components for t-SNE, as in the paper's section 4.2."""
 FEW = 2000
-"""Vectors that are too few for several threads."""
+"""With fewer vectors, one thread is faster than several."""
 
 
 def embed_pca(values: ArrayLike, *, dimensions: int = 2) -> Float[np.ndarray, "n dimensions"]:
-    """Return each vector's coordinates along the directions of most variance.
+    """Return the coordinates of each vector along the directions of largest variance.
 
-    X − x̄ = U S Vᵀ; the points are U S, their first columns.
+    X − x̄ = U S Vᵀ; the points are the first columns of U S.
 
     Args:
         values: `[n, d]` finite floats.
         dimensions: of the points.
 
     Returns:
-        `[n, dimensions]`, of mean 0; the axes' signs are such that the result is always the same.
+        `[n, dimensions]`, of mean 0; the signs of the axes are fixed.
 
     Raises:
-        ValueError: no such vectors; more dimensions than vectors or their length.
+        ValueError: `values` are not finite `[n, d]`, or `dimensions` exceeds n or d.
         ModuleNotFoundError: without scikit-learn, `pip install 'vizsynth[inspection]'`.
 
     Example:
@@ -52,22 +52,21 @@ def embed_pca(values: ArrayLike, *, dimensions: int = 2) -> Float[np.ndarray, "n
 def embed_tsne(
     values: ArrayLike, *, key: Key, perplexity: float | int = 30.0, dimensions: int = 2
 ) -> Float[np.ndarray, "n dimensions"]:
-    """Return points whose neighborhoods are like those of the vectors: t-SNE.
+    """Return points whose neighborhoods resemble those of the vectors: t-SNE.
 
-    It begins at the first principal components and minimizes KL(P‖Q), p_ij of Gaussians around each vector,
-    q_ij of Student's t around each point (scikit-learn's, with Barnes and Hut's approximation).
+    It starts at the first principal components and minimizes KL(P‖Q), with p_ij from Gaussians around the
+    vectors and q_ij from Student's t around the points (scikit-learn's Barnes-Hut approximation).
 
     Args:
-        values: `[n, d]` finite floats; where d > 50, their first 50 principal components count.
-        key: for what is drawn at random.
-        perplexity: about how many neighbors count for each; under the number of vectors.
+        values: `[n, d]` finite floats; if d > 50, only their first 50 principal components are used.
+        perplexity: roughly the number of neighbors of each vector; less than n.
         dimensions: of the points, 2 or 3.
 
     Returns:
         `[n, dimensions]`.
 
     Raises:
-        ValueError: no such vectors; a perplexity that they are too few for.
+        ValueError: `values` are not finite `[n, d]`, or there are too few for the perplexity.
         ModuleNotFoundError: without scikit-learn, `pip install 'vizsynth[inspection]'`.
 
     Example:
@@ -86,28 +85,28 @@ def embed_tsne(
     vectors = embed_pca(vectors, dimensions=min(KEPT, *vectors.shape))
     seed = int(jax.random.bits(key, dtype=np.uint32))
     begun = vectors[:, :dimensions] if vectors.shape[1] >= dimensions else None
-    # The paper's scale: a first spread of 1e-4 lets all points move freely.
+    # The paper's initial scale, 1e-4, lets all points move freely.
     init = "random" if begun is None else (begun / (begun[:, :1].std() + 1e-12) * 1e-4).astype(np.float32)
     tsne = _imported("sklearn.manifold").TSNE(dimensions, perplexity=perplexity, init=init, random_state=seed)
-    # Threads that wait for each other take longer than the little work there is for them.
+    # For few vectors, the threads' synchronization takes longer than the work.
     with _imported("threadpoolctl").threadpool_limits(1 if len(vectors) < FEW else None):
         return np.asarray(tsne.fit_transform(vectors), float)
 
 
 def grid_layout(points: ArrayLike, *, shape: tuple[int, int] | None = None) -> Int[np.ndarray, "n 2"]:
-    """Return a cell of a grid for each point, all different, as near to the points as can be.
+    """Return a different cell of a grid for each point, near the point.
 
-    The assignment that minimizes Σ_i ‖p_i − g_a(i)‖², points and grid both brought to the unit square.
+    The assignment a minimizes Σ_i ‖p_i − g_a(i)‖², with points and grid scaled to the unit square.
 
     Args:
         points: `[n, 2]`: (x, y), x to the right and y upwards.
-        shape: rows and columns, no fewer cells than points; by default about a square.
+        shape: rows and columns, with at least n cells; by default nearly a square.
 
     Returns:
         `[n, 2]`: the row, from the top, and the column of each point.
 
     Raises:
-        ValueError: points that are not of a plane; too few cells.
+        ValueError: the points are not `[n, 2]`, or the grid has too few cells.
 
     Example:
         >>> grid_layout(np.array([[0.0, 9.0], [1.0, 8.0], [0.1, 0.0], [5.0, 0.0]])).tolist()
@@ -125,7 +124,7 @@ def grid_layout(points: ArrayLike, *, shape: tuple[int, int] | None = None) -> I
     cells = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
     across = cells[:, 1] / max(columns - 1, 1)
     up = 1 - cells[:, 0] / max(rows - 1, 1)
-    # Imported here: they take half of a second, which no other method should wait for.
+    # Imported here: the import takes half a second.
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
@@ -143,7 +142,7 @@ def _vectors(values: ArrayLike) -> Float[np.ndarray, "n d"]:
 
 
 def _imported(name: str) -> Any:
-    """Import scikit-learn, and what comes with it, when needed: it is slow, and not everyone has it."""
+    """Import scikit-learn, or a dependency of it, only if needed: it is slow and optional."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
-"""Filters: the kernels of convolutions, as pictures.
+"""Filters: the kernels of convolutions as pictures.
 
-Krizhevsky, Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012,
-figure 3, shows the first layer of AlexNet. A first filter has a colour for each of its pixels; deeper
-ones have as many channels as the layer below has, and are shown channel by channel, in grey.
+Krizhevsky, Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012, figure
+3, shows the first layer of AlexNet. A filter of the first layer is a colour picture. A deeper filter has the
+channels of the layer before it: each is a grey picture.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from vizsynth.types import Network
 
 
 def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
-    """Return the kernel of each convolution by its layer's name, in the order in which they are computed.
+    """Return the kernel of each convolution by layer name, in the order of computation.
 
     >>> import jax, vizsynth
     >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU
@@ -47,7 +47,7 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
     def _unchanged(x: Array, *_: Any, **__: Any) -> Array:
         return x
 
-    # A pass in which every map is one pixel and nothing is computed: convolutions hand over their kernels.
+    # A pass over one pixel, without arithmetic: each convolution records its kernel.
     listing = Ops(
         standardize=_unchanged,
         conv=conv,
@@ -63,24 +63,23 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
     size = getattr(net, "example_size", None)
     if size is None:
         as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
-    else:  # a traced program takes maps of its own size alone
+    else:  # an adapted network takes only images of its example's size
         net(jnp.zeros((1, *size, 3)), ops=ops.plain._replace(conv=shaped))
     return found
 
 
 def filters(net: Network, layer: str) -> Float[Array, "k h w c"]:
-    """Return the filters of a convolution, W_k, one after another.
+    """Return the filters W_k of a convolution.
 
     Args:
-        net: a network.
-        layer: the name of a convolution, such as `conv1_1`.
+        layer: a convolution, such as `conv1_1`.
 
     Returns:
-        The weights, `[k, h, w, c]`: k filters over c channels. Those of a first layer weigh standardized
-        pixels; over pixels of [0, 1] they are these over the standard deviation of each colour.
+        The weights, `[k, h, w, c]`: k filters over c channels. The first layer's apply to standardized
+        pixels; for pixels in [0, 1], divide them by the standard deviation of each color.
 
     Raises:
-        ValueError: a layer that is no convolution; the message lists those there are.
+        ValueError: the layer is not a convolution; the message lists the convolutions.
 
     Example:
         >>> import jax, vizsynth
@@ -107,18 +106,19 @@ def _check_colors(values: Array, shared: bool) -> None:
 def filter_colors(values: Float[Array, "k h w 3"], *, shared: bool = False) -> Float[Array, "k h w 3"]:
     """Return filters of the first layer as RGB in [0, 1]: ½ + ½ W / max |W|, so that 0 is grey.
 
-    Departure: courses stretch each filter from its least to its largest weight, (W − min) / (max − min),
-    which moves the grey; here a filter's colours are those that it answers to.
+    Departure: courses stretch each filter between its extremes, (W − min) / (max − min), which moves the
+        grey; here the colours of a filter are those that excite it.
 
     Args:
         values: the filters, `[k, h, w, 3]`.
-        shared: scale all by the largest weight of all, so that weak filters look weak; else each by its own.
+        shared: scale all filters by their common maximum, so that weak filters look weak, and not each by its
+            own.
 
     Returns:
         As many pictures, in [0, 1]. A filter of zeros is grey.
 
     Raises:
-        ValueError: filters over another number of channels.
+        ValueError: the filters have another number of channels.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth
@@ -131,15 +131,15 @@ def filter_colors(values: Float[Array, "k h w 3"], *, shared: bool = False) -> F
 
 @entry(static=("shared",))
 def filter_greys(values: Float[Array, "k h w c"], *, shared: bool = False) -> Float[Array, "k c h w"]:
-    """Return filters of any layer as grey tiles, one for each channel: ½ + ½ W / max |W|.
+    """Return filters of any layer as grey tiles, one per channel: ½ + ½ W / max |W|.
 
     Args:
         values: the filters, `[k, h, w, c]`.
-        shared: scale all by the largest weight of all; else each filter by its own. The tiles of a filter
-            are always on one scale, so that it shows which channels it weighs most.
+        shared: scale all filters by their common maximum, not each by its own. The tiles of one filter always
+            have the same scale.
 
     Returns:
-        The tiles `[k, c, h, w]` in [0, 1]; 0 is grey, more is brighter.
+        The tiles `[k, c, h, w]` in [0, 1]; a weight of 0 is grey, a larger one brighter.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth

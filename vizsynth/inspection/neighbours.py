@@ -1,7 +1,7 @@
-"""Nearest neighbours, among vectors of features or of pixels.
+"""Find nearest neighbours among vectors of features or pixels.
 
 Krizhevsky, Sutskever & Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012, section
-6.1: images whose last hidden layers are near show the same kind of thing, however far apart their pixels.
+6.1: images with similar activations in the last hidden layer are similar, even if their pixels differ.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ Vectors = Float[Array, "n d"] | Float[np.ndarray, "n d"]
 Labels = Int[Array, " n"] | Int[np.ndarray, " n"]
 
 SPARE = 8
-"""How many more than asked for are found by the fast formula, before exact distances order them."""
+"""The number of extra candidates of the fast formula, before exact distances order them."""
 
 
 class Neighbors(NamedTuple):
-    """The nearest vectors of each query, the nearest first; of two as near, the earlier first."""
+    """The nearest vectors of each query, nearest first; ties go to the lower index."""
 
     indices: Int[Array, "q k"]
     distances: Float[Array, "q k"]
@@ -35,7 +35,7 @@ def _check(values: Any, queries: Any, k: Any, batch_size: Any) -> None:
     if jnp.ndim(values) != 2 or not jnp.issubdtype(jnp.asarray(values).dtype, jnp.floating):
         raise ValueError(f"values must be floats [n, d], not of shape {jnp.shape(values)}")
     if queries is not None and (jnp.ndim(queries) != 2 or queries.shape[1] != values.shape[1]):
-        raise ValueError(f"queries must be [q, {values.shape[1]}] as values are, not {jnp.shape(queries)}")
+        raise ValueError(f"queries must be [q, {values.shape[1]}] like values, not {jnp.shape(queries)}")
     if k > (most := values.shape[0] - (queries is None)):
         others = "other vectors" if queries is None else "vectors"
         raise ValueError(f"k = {k} neighbors were asked for, but there are {most} {others}; ask for fewer")
@@ -46,24 +46,21 @@ def nearest_neighbors(
     values: Vectors, queries: Float[Array, "q d"] | Float[np.ndarray, "q d"] | None = None, *, k: int,
     batch_size: int = 1024,
 ) -> Neighbors:  # fmt: skip
-    """Return the k vectors nearest to each query: least ‖q − v‖.
+    """Return the k vectors nearest to each query, with the least ‖q − v‖.
 
-    ‖q − v‖² = ‖q‖² − 2 q·v + ‖v‖² makes a matrix product of it; the few that it finds are then put in order
-    by differences, which do not cancel.
-
-    Neighbors by angle are those of `values / ‖values‖`.
+    ‖q − v‖² = ‖q‖² − 2 q·v + ‖v‖², a matrix product, finds candidates; exact differences, without
+    cancellation, order them. For neighbors by angle, give `values / ‖values‖`.
 
     Args:
         values: `[n, d]`: descriptors, flattened images, or points of a plane.
-        queries: `[q, d]`; None: each of the values asks for its neighbors among the others.
-        k: how many neighbors.
-        batch_size: queries, and values, that are compared at a time; it bounds memory.
+        queries: `[q, d]`; None: each of the values, with its neighbors among the others.
+        k: the number of neighbors.
 
     Returns:
-        Neighbors: places in `values`, int32 `[q, k]`, and Euclidean distances `[q, k]`.
+        Neighbors: indices in `values`, int32 `[q, k]`, and Euclidean distances `[q, k]`.
 
     Raises:
-        ValueError: vectors that do not fit together; more neighbors than there are.
+        ValueError: the vectors differ in length, or there are fewer than k.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth
@@ -75,7 +72,7 @@ def nearest_neighbors(
     n = values.shape[0]
     own = jnp.arange(n, dtype=jnp.int32) if queries is None else jnp.full(len(queries), -1, jnp.int32)
     queries = values if queries is None else jnp.asarray(queries, values.dtype)
-    middle = values.mean(axis=0, keepdims=True)  # far from 0 the formula would cancel
+    middle = values.mean(axis=0, keepdims=True)  # centered: far from 0 the formula cancels
     centred = values - middle
     wanted = min(k + SPARE, n)
 
@@ -97,7 +94,7 @@ def _distances(query: Float[Array, " d"], values: Float[Array, "c d"]) -> Float[
 def _candidates(
     queries: Float[Array, "q d"], own: Int[Array, " q"], values: Float[Array, "n d"], count: int, size: int
 ) -> Int[Array, "q count"]:
-    """Return the places of the `count` nearest values, chunk by chunk; −1 in place of a query itself."""
+    """Return the indices of the `count` nearest values, chunk by chunk; −1 in place of the query itself."""
     n = values.shape[0]
     infinity = jnp.asarray(jnp.inf, values.dtype)
     begun = (
@@ -137,20 +134,20 @@ def same_class_share(
     labels: Labels,
     query_labels: Int[Array, " asked"] | Int[np.ndarray, " asked"] | None = None,
 ) -> Float[Array, " q"]:
-    """Return the share of each query's neighbors that are of its class, (1/k) Σ_i [y_i = y].
+    """Return the share of each query's neighbors in its class, (1/k) Σ_i [y_i = y].
 
-    The mean over queries is the k-nearest-neighbor purity of the vectors.
+    The mean over queries is the k-nearest-neighbor purity.
 
     Args:
-        indices: `[q, k]`, as `nearest_neighbors` gives them.
-        labels: `[n]`, of what the neighbors were found among.
-        query_labels: `[q]`; None where the queries were these vectors themselves.
+        indices: `[q, k]`, from `nearest_neighbors`.
+        labels: of its `values`, `[n]`.
+        query_labels: `[q]`; None if the values were the queries.
 
     Returns:
         `[q]`, in [0, 1].
 
     Raises:
-        ValueError: another number of labels than of queries.
+        ValueError: the number of labels differs from that of the queries.
 
     Example:
         >>> import jax.numpy as jnp, vizsynth

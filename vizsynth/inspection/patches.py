@@ -1,13 +1,13 @@
-"""The images that excite each channel most, and where in them.
+"""Find the patches of images that excite each channel most.
 
-Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, section 4: of each image the
-strongest activation of a feature map, of all images the strongest nine, shown by the pixels that the neuron
-sees. (One an image: else a sheet shows the neighbours of one patch.)
+Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2013, section 4: the strongest
+activation of a channel in each image, the strongest nine of all images, each shown as its receptive field.
+(With several per image, a sheet would show neighbours of one patch.)
 
-The images come as a stream of batches and are seen once. What is kept is the same whatever the order and the
-size of the batches: the larger activation goes before the smaller, of equal ones the image of the lower
-number, and within an image the first position, row by row. (Compilers round a network's sums otherwise for
-batches of another size; activations that are equal but for that may change places.)
+The images come as a stream of batches and are read once. The result does not depend on the order or the size
+of the
+batches: ties go to the lower index of the image, and within an image to the first position, row by row.
+    (Rounding depends on the batch size and may swap activations that are equal up to it.)
 """
 
 from collections.abc import Iterable
@@ -29,19 +29,19 @@ _LARGEST = np.iinfo(np.int32).max
 
 
 class Patches(NamedTuple):
-    """The strongest activations of each channel, the strongest first: all there is to save of a search."""
+    """The strongest activations of each channel, strongest first: the whole state of a search."""
 
     values: Float[Array, "channels k"]
-    """Minus infinity where there have been fewer images."""
+    """Minus infinity if there were fewer images."""
     images: Int[Array, "channels k"]
-    """Their numbers; -1 where there have been fewer."""
+    """Their indices; -1 if there were fewer images."""
     rows: Int[Array, "channels k"]
     columns: Int[Array, "channels k"]
-    """Where in the layer's maps."""
+    """The positions in the layer are `rows` and `columns`."""
 
 
 def map_layers(net: Network, image_size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    """Return the layers that are maps, with their height, width and channels for images of a size."""
+    """Return the layers with positions: their height, width and channels for an image size."""
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     names: list[str] = []
 
@@ -67,28 +67,25 @@ def _channels(
     found = shapes(as_network(net), image, (layer,))[layer]
     if len(found.shape) != 4:
         names = tuple(map_layers(net, image_size))
-        raise ValueError(f"{layer} has no maps, so no patches; the layers that have: {', '.join(names)}")
+        raise ValueError(f"{layer} has no maps, so no patches; the layers with maps are: {', '.join(names)}")
     return found
 
 
 def no_patches(
     net: Network, layer: str, image_size: tuple[int, int], *, k: int = 9, dtype: Any = jnp.float32
 ) -> Patches:
-    """Return what is known before the first image.
+    """Return the patches before the first image.
 
     Args:
-        net: a network.
-        layer: the name of a layer of maps.
         image_size: the height and width of the images, in pixels.
-        k: how many patches are kept of each channel.
+        k: the number of patches per channel.
         dtype: the precision of the images.
 
     Returns:
         `Patches` of no image.
 
     Raises:
-        ValueError: a layer that the network does not have, or that has no maps; images that are too small
-            for the network; k below 1.
+        ValueError: the layer has no positions, the images are too small for the network, or k is below 1.
 
     Example:
         >>> import jax, vizsynth
@@ -106,17 +103,17 @@ def no_patches(
 
 
 def merged(patches: Patches, activations: Float[Array, "n h w c"], indices: Int[Array, " n"]) -> Patches:
-    """Return the strongest of those there are and of a batch's activations; no image has the index -1."""
+    """Merge a batch's activations into the patches; images of index -1 are left out."""
     activations = activations.astype(patches.values.dtype)
     n, _, width, channels = activations.shape
     positions = activations.reshape(n, -1, channels)
-    where = jnp.argmax(positions, axis=1).astype(jnp.int32).T  # of equal ones the first
+    where = jnp.argmax(positions, axis=1).astype(jnp.int32).T  # the first of ties
     there = jnp.broadcast_to(indices >= 0, (channels, n))
     best = jnp.where(there, positions.max(axis=1).T, jnp.asarray(-jnp.inf, activations.dtype))
     numbers = jnp.broadcast_to(indices.astype(jnp.int32), (channels, n))
     new = Patches(best, numbers, where // width, where % width)
     both = [jnp.concatenate(pair, axis=1) for pair in zip(patches, new, strict=True)]
-    ordered = jax.lax.sort([-both[0], *both[1:]], dimension=1, num_keys=2)  # NaN comes last, after nothing
+    ordered = jax.lax.sort([-both[0], *both[1:]], dimension=1, num_keys=2)  # NaN is sorted last
     k = patches.values.shape[1]
     return Patches(-ordered[0][:, :k], *(values[:, :k] for values in ordered[1:]))
 
@@ -125,38 +122,37 @@ def _check(net: Network, images: Array, patches: Patches, layer: str, indices: A
     found = _channels(net, layer, (images.shape[1], images.shape[2]))
     if patches.values.shape[0] != found.shape[-1]:
         raise ValueError(
-            f"the patches are of {patches.values.shape[0]} channels, and {layer} has {found.shape[-1]}; "
+            f"the patches are of {patches.values.shape[0]} channels, but {layer} has {found.shape[-1]}; "
             "begin with no_patches of this layer"
         )
     if np.shape(indices) != (len(images),) or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
-            f"indices must be {len(images)} whole numbers, one an image, not {np.shape(indices)} of "
+            f"indices must be {len(images)} whole numbers, one per image, not {np.shape(indices)} of "
             f"{getattr(indices, 'dtype', type(indices).__name__)}"
         )
     if is_on_host(indices) and (np.min(indices) < NO_IMAGE or np.max(indices) > _LARGEST):
-        raise ValueError(f"indices lie in 0..{_LARGEST}, or are -1 for what is no image")
+        raise ValueError(f"indices must lie in 0..{_LARGEST}, or be -1 for padding")
 
 
 @entry(static=("layer",), check=_check)
 def update_patches(
     net: Network, images: Images, *, patches: Patches, layer: str, indices: Int[Array | np.ndarray, " n"]
 ) -> Patches:
-    """Return the strongest activations of each channel, with those of a batch of images among them.
+    """Update the strongest activations of each channel by a batch of images.
 
-    m_n = max_yx A_n(y, x), the k largest over all n; of equal ones the lower n, and the first (y, x).
+    m_n = max_yx A_n(y, x), the k largest over all n; ties go to the lower n and the first (y, x).
 
     Args:
-        net: a network.
-        images: float RGB in [0, 1], `[n, h, w, 3]`; of one size throughout.
-        patches: what is known so far, at first `no_patches`.
-        layer: the layer that the patches are of.
-        indices: the numbers of the images, each given once; -1 is for what fills up a batch.
+        images: of the same size in all calls.
+        patches: of the batches before, at first `no_patches`.
+        indices: of the images, each given once; -1 for padding.
 
     Returns:
-        The patches. Activations that are NaN are not taken.
+        The patches. Activations that are NaN are left out.
 
     Raises:
-        ValueError: as for `no_patches`; patches of another layer; indices that are not one an image.
+        ValueError: as for `no_patches`; or the patches are of another layer, or there is not one index per
+            image.
 
     Example:
         >>> import jax, jax.numpy as jnp, vizsynth
@@ -180,26 +176,24 @@ def top_patches(
     k: int = 9,
     patches: Patches | None = None,
 ) -> Patches:
-    """Return the k strongest activations of each channel over a stream of images, one an image.
+    """Return the k strongest activations of each channel over a stream of images, one per image.
 
-    The stream is read once, and memory does not grow with it. A loop of one's own over `update_patches` does
-    the same, and can save the patches in between.
+    The stream is read once; memory does not grow with it. To save the patches on the way, loop over
+    `update_patches`.
 
     Args:
-        net: a network.
-        batches: pairs of the images' numbers `[b]` and the images `[b, h, w, 3]`, as
-            `vizsynth.datasets.folders.read_batches` gives them; batches may differ in their number of
-            images, not in size.
-        layer: the name of a layer of maps.
-        k: how many of each channel.
-        patches: those of the images before, to go on from.
+        batches: pairs of indices `[b]` and images `[b, h, w, 3]`, as from
+            `vizsynth.datasets.folders.read_batches`; batches may differ in their number of images, not in
+            size.
+        k: the number of patches per channel.
+        patches: of an earlier stream, to continue from.
 
     Returns:
-        `Patches(values, images, rows, columns)`, `[channels, k]` each. Where there are fewer than k images,
-        the rest has the image -1.
+        `Patches(values, images, rows, columns)`, `[channels, k]` each. With fewer than k images, the rest has
+        the image -1.
 
     Raises:
-        ValueError: as for `update_patches`; no image at all.
+        ValueError: as for `update_patches`; or the stream is empty.
 
     Example:
         >>> import jax, vizsynth
@@ -217,14 +211,14 @@ def top_patches(
         largest = max(largest, len(images))
         indices, images = filled(indices, images, largest)
         patches = update_patches(net, images, patches=patches, layer=layer, indices=indices)
-        jax.block_until_ready(patches)  # batches that wait for the device would be in memory
+        jax.block_until_ready(patches)  # batches that wait for the device would fill the memory
     if patches is None:
         raise ValueError("there is no image in the stream")
     return patches
 
 
 def filled(indices: Any, images: Any, size: int) -> tuple[Any, Any]:
-    """Return a batch filled up to a size with what is no image, so that it is no program of its own."""
+    """Pad a batch to a size with images of index -1, so that it does not recompile."""
     missing = size - len(images)
     if missing <= 0:
         return np.asarray(indices), images
@@ -236,20 +230,18 @@ def filled(indices: Any, images: Any, size: int) -> tuple[Any, Any]:
 def patch_boxes(
     net: Network, patches: Patches, *, layer: str, image_size: tuple[int, int]
 ) -> Int[np.ndarray, "channels k 4"]:
-    """Return the pixels that each patch's neuron sees: `receptive_field` of them all.
+    """Return the `receptive_field` of each patch.
 
     Args:
-        net: a network.
         patches: of this layer.
-        layer: the name of the layer.
         image_size: the height and width of the images, in pixels.
 
     Returns:
-        `(top, left, bottom, right)` of each patch, half open, cut at the image's border; 0 throughout where
-        there is no patch.
+        `(top, left, bottom, right)` of each patch, half open, clipped to the image; zeros if there is no
+        patch.
 
     Raises:
-        ValueError: as for `no_patches`; patches of another layer.
+        ValueError: as for `no_patches`; or the patches are of another layer.
 
     Example:
         >>> import jax, vizsynth

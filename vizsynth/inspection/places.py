@@ -1,4 +1,4 @@
-"""Where in one image a channel answers most, each place apart from the others."""
+"""Find the strongest positions of a channel in an image, apart from each other."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,16 +7,15 @@ from jaxtyping import Float
 def strongest_places(
     values: Float[np.ndarray, "h w"], count: int, *, apart: int = 1
 ) -> list[tuple[int, int]]:
-    """Return the positions of the largest values above 0, the largest first, none within `apart` of another.
+    """Return the positions of the largest positive values, largest first, none within `apart` of another.
 
     Args:
-        values: a channel's activations.
-        count: at most how many.
-        apart: a position is left out where one before it is at most so many rows and columns away; 0 leaves
-            none out. Of equal values the first row's goes first.
+        values: a channel's activations; ties go to the first in row order.
+        count: the most positions to return.
+        apart: a position within so many rows and columns of an earlier one is left out; 0 leaves none out.
 
     Raises:
-        ValueError: a count below 1; a distance below 0.
+        ValueError: `count` is below 1, or `apart` below 0.
 
     >>> strongest_places(np.asarray([[5.0, 4, 0, 3], [0, 0, 0, 0]]), 3)
     [(0, 0), (0, 3)]

@@ -1,8 +1,8 @@
-"""An object's mask from a saliency map.
+"""Segment an object by its saliency map.
 
 Simonyan, Vedaldi & Zisserman, Deep Inside Convolutional Networks: Visualising Image Classification Models
-and Saliency Maps, 2013, section 3.2, with the cut of Rother, Kolmogorov & Blake, "GrabCut": Interactive
-Foreground Extraction using Iterated Graph Cuts, 2004, as OpenCV has it.
+and Saliency Maps, 2013, section 3.2, with OpenCV's implementation of Rother, Kolmogorov & Blake, "GrabCut":
+Interactive Foreground Extraction using Iterated Graph Cuts, 2004.
 """
 
 from types import ModuleType
@@ -20,25 +20,24 @@ def segment(
     background: float = 0.30,
     iterations: int = 5,
 ) -> Bool[np.ndarray, "h w"]:
-    """Return where the object is: GrabCut, its colours learnt where the map is high and where it is low.
+    """Return the mask of an object by GrabCut, with seeds from a map.
 
-    Pixels from the map's quantile `foreground` on are the object's, those up to its quantile `background` are
-    not; mixtures of Gaussians learn the colours of both, and a least cut decides on all the others. Of what
-    it finds, the largest connected piece is the mask.
+    Pixels above the map's quantile `foreground` are seeds of the object, those below its quantile
+    `background` seeds of the background. Mixtures of Gaussians model the colours of both, and a minimum cut
+    classifies the other pixels. The mask is the largest connected component.
 
     Args:
-        image: `[h, w, 3]` in [0, 1].
-        heatmap: `[h, w]`, higher where the object is: a saliency map, or a class activation map.
+        heatmap: `[h, w]`, higher on the object: a saliency map, or a class activation map.
         foreground: quantile in (0, 1), above `background`.
         background: quantile in (0, 1).
-        iterations: of learning and cutting.
+        iterations: the number of fits of the colours, each followed by a cut.
 
     Returns:
-        `[h, w]` bool; all False where the map is constant: it points nowhere.
+        `[h, w]` bool; all False if the map is constant.
 
     Raises:
-        ValueError: an image and a map of different sizes; quantiles that are none.
-        ModuleNotFoundError: without OpenCV, `pip install 'vizsynth[inspection]'`.
+        ValueError: the map is not as large as the image, or the quantiles are not in (0, 1) and in order.
+        ModuleNotFoundError: OpenCV is missing, `pip install 'vizsynth[inspection]'`.
 
     Example:
         >>> image = np.zeros((32, 32, 3))
@@ -49,28 +48,28 @@ def segment(
         >>> bool(mask[8:24, 8:20].all()), int(mask.sum()) == 16 * 12
         (True, True)
 
-    Departures: the paper's cut is that of Boykov & Jolly, 2001, once; this one learns the colours again after
-    each cut. Pixels that are seeds stay what they are.
+    Departures: the paper cuts once, as Boykov & Jolly, 2001; GrabCut fits the colours again after each cut.
+        Seeds keep their class.
     """
     pixels, values = _checked(image, heatmap, foreground, background, iterations)
     cv2 = _opencv()
     low, high = np.quantile(values, (background, foreground))
     if values.max() <= values.min():
         return np.zeros(values.shape, bool)
-    # Where many are as low, or as high, a quantile alone would leave no seed.
+    # If many values are equal, a quantile alone might leave no seed.
     certain = values >= high if high > low else values > low
     against = (values <= low) & ~certain
     labels = np.full(values.shape, cv2.GC_PR_BGD, np.uint8)
     labels[values > np.median(values)] = cv2.GC_PR_FGD
     labels[certain], labels[against] = cv2.GC_FGD, cv2.GC_BGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(0)  # its mixtures begin at random
+    cv2.setRNGSeed(0)  # the mixtures are initialized at random
     cv2.grabCut(pixels, labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
     return _largest((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
 
 
 def intersection_over_union(mask: ArrayLike, truth: ArrayLike) -> float:
-    """Return |A ∩ B| / |A ∪ B| of two masks; 1 where both are empty.
+    """Return |A ∩ B| / |A ∪ B| of two masks; 1 if both are empty.
 
     >>> intersection_over_union(np.array([[1, 1, 0]]), np.array([[0, 1, 1]]))
     0.3333333333333333
@@ -99,7 +98,7 @@ def _checked(
         raise ValueError(f"image must be [h, w, 3], not of shape {pixels.shape}")
     if values.shape != pixels.shape[:2]:
         raise ValueError(
-            f"the map must be [h, w] as the image is, {pixels.shape[:2]}, not {values.shape}; resize it"
+            f"the map must be as large as the image, {pixels.shape[:2]}, not {values.shape}; resize it"
         )
     if not (np.isfinite(values).all() and np.isfinite(pixels).all()):
         raise ValueError("image and map must be finite; they hold NaN or infinity")

@@ -1,6 +1,6 @@
-"""Labelled images for training: what there is in memory, and what a source of more must offer.
+"""Labelled images for training: in memory, or from a source.
 
-Orders and splits are pure functions of a key: a training that was killed sees the same batches again.
+Orders and splits are pure functions of a key: a killed training, resumed, sees the same batches.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from vizsynth.types import Key
 
 @runtime_checkable
 class Source(Protocol):
-    """Labelled images that are read when they are needed, such as a folder larger than memory."""
+    """Labelled images that are read batch by batch, such as a folder larger than memory."""
 
     @property
     def labels(self) -> np.ndarray: ...  # noqa: D102
@@ -27,7 +27,7 @@ class Source(Protocol):
         ...
 
     def take(self, indices: Any, /) -> "Source":
-        """Return the source of these alone."""
+        """Return a source of these images alone."""
         ...
 
 
@@ -38,37 +38,36 @@ class Examples(NamedTuple):
     """uint8, or float in [0, 1]."""
     labels: Int[np.ndarray, " n"]
     classes: tuple[str, ...]
-    """The classes' names; labels are places in it."""
+    """The names of the classes; a label is an index of it."""
 
     def read(self, indices: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return some of the images and their labels."""
         return self.images[indices], self.labels[indices]
 
     def take(self, indices: Any) -> "Examples":
-        """Return some of the examples, all of the classes."""
+        """Return some of the examples, with all class names."""
         return Examples(self.images[indices], self.labels[indices], self.classes)
 
 
 class Parts(NamedTuple):
-    """The two parts of a set."""
+    """The two parts of a data set."""
 
     training: Any
     held_out: Any
 
 
 def split(data: Source, share: float, *, key: Key) -> Parts:
-    """Hold a share of each class out.
+    """Hold out a share of each class.
 
     Args:
         data: `Examples`, or any source.
-        share: of each class, in (0, 1); at least one example of a class is in either part.
-        key: which ones.
+        share: in (0, 1); each part has at least one example of each class.
 
     Returns:
-        The parts, each in the order of the whole.
+        The parts, each in the order of `data`.
 
     Raises:
-        ValueError: a share that is not in (0, 1); a class with one example.
+        ValueError: the share is not in (0, 1), or a class has one example.
 
     >>> import jax
     >>> data = Examples(np.zeros((10, 4, 4, 3), np.uint8), np.arange(10) % 2, ("even", "odd"))
@@ -101,12 +100,12 @@ def order(key: Key, epoch: int, n: int) -> Int[np.ndarray, " n"]:
 
 
 def check(data: Any, net: Any, name: str = "data") -> None:
-    """Check that a network can learn from a set.
+    """Check that a network can be trained on a data set.
 
     Raises:
-        TypeError: something else than a source; a network without classes.
-        ValueError: no example; labels that are no classes of the network's; images that are not
-            `[n, h, w, 3]`.
+        TypeError: `data` is not a source, or its labels or images have the wrong type.
+        ValueError: there is no example, the network has no classes, a label is outside them, or the images
+            are not `[n, h, w, 3]`.
     """
     if not isinstance(data, Source):
         raise TypeError(
@@ -115,14 +114,14 @@ def check(data: Any, net: Any, name: str = "data") -> None:
         )
     labels = np.asarray(data.labels)
     if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"{name} must have one label an image, at least one; its labels are {labels.shape}")
+        raise ValueError(f"{name} must have one label per image, at least one; its labels are {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"the labels of {name} must be integers, not {labels.dtype}")
     classes = getattr(net, "num_classes", None)
     if classes is None or classes < 2:
         raise ValueError(
             f"net must be a classifier of two or more classes, not of {classes}: "
-            "vizsynth.models.with_classes(net, names, key=...) gives it a fresh head"
+            "vizsynth.models.with_classes(net, names, key=...) gives it a head of random weights"
         )
     if labels.min() < 0 or labels.max() >= classes:
         wrong = sorted({int(v) for v in labels if not 0 <= v < classes})
@@ -135,7 +134,7 @@ def check(data: Any, net: Any, name: str = "data") -> None:
         images = data.images
         if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(labels):
             raise ValueError(
-                f"the images of {name} must be [{len(labels)}, h, w, 3], one a label, not {images.shape}"
+                f"the images of {name} must be [{len(labels)}, h, w, 3], one per label, not {images.shape}"
             )
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise TypeError(f"the images of {name} must be uint8, or float in [0, 1], not {images.dtype}")

@@ -1,13 +1,13 @@
-"""Fitting a classifier: cross entropy by stochastic gradient descent, in steps that can be taken up again.
+"""Fit a classifier: cross entropy by stochastic gradient descent, with resumable steps.
 
-Step t takes the batch B_t of its epoch's order, changes each image x by a(x; ξ) with a key folded from the
-run's own key, the epoch and the image, and descends along the gradient of
+Step t takes the batch B_t of its epoch's order, augments each image x by a(x; ξ) with a key folded from the
+run's key, the epoch and the image, and descends along the gradient of
 
     L = (1 / |B_t|) Σ_{(x, y) ∈ B_t} −log softmax(net(a(x; ξ)))_y
 
-with respect to every weight that is not frozen. Batch normalization takes the batch's statistics
-(`vizsynth.training.statistics`). Order, changes and learning rate are functions of the key and of t, so a
-training that was killed goes on from its last checkpoint to the history it would have had, bit for bit.
+with respect to the weights that are not frozen. Batch normalization takes the batch's statistics
+(`vizsynth.training.statistics`). Order, augmentation and learning rate are functions of the key and of t: a
+killed training resumes from its last checkpoint to the same history, bit for bit.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ HISTORY = "history.json"
 
 
 class Tally(NamedTuple):
-    """Sums over the steps of the epoch that have been taken."""
+    """Sums over the steps of the current epoch."""
 
     loss: Float[Array, ""]
     correct: Float[Array, ""]
@@ -49,43 +49,43 @@ class Tally(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a training knows between two steps."""
+    """The state of a training between two steps."""
 
     net: Any
     memory: Any
-    """What the optimizer remembers."""
+    """The state of the optimizer."""
     tally: Tally
     step: Int[Array, ""]
-    """How many steps were taken."""
+    """The number of steps taken."""
     best: Any
-    """The network at its best epoch; None where nothing is held out."""
+    """The network of the best epoch; None without validation."""
     history: Float[Array, "epochs fields"]
-    """The records, without their epochs; NaN where there is none."""
+    """The records, without their epochs; NaN for a missing value."""
 
 
 class Progress(NamedTuple):
-    """How far a training is."""
+    """The progress of a training."""
 
     step: int
-    """Of this training, those of a run before included."""
+    """The number of steps taken, also by earlier runs of this training."""
     steps: int
     epoch: int
-    """The one that the step belongs to, from 1 on."""
+    """The epoch of the step, from 1."""
     loss: Any
-    """The mean of the epoch so far, not waited for."""
+    """The mean of the epoch so far: an array that may still be computed."""
     history: tuple[Record, ...]
 
 
 class Fitted(NamedTuple):
-    """What a training gave."""
+    """The result of a training."""
 
     net: Any
-    """At its best epoch on what was held out; without that, as it is now."""
+    """The network of the best epoch on `validation`; without validation, the last one."""
     history: tuple[Record, ...]
     best: Record | None
-    """The epoch of `net`; None before the first one ends."""
+    """The record of `net`'s epoch; None before the first epoch ends."""
     finished: bool
-    """Whether all epochs are done, or it stopped early as asked; not where `watch` stopped it."""
+    """Whether all epochs are done, or `patience` ended it; False if `watch` did."""
     state: State
 
 
@@ -97,7 +97,7 @@ class Diverged(FloatingPointError):
 
 
 class _Moving(NamedTuple):
-    """The part of the state that a step changes; its memory is used again."""
+    """The part of the state that a step changes; its memory is donated."""
 
     net: Any
     memory: Any
@@ -192,7 +192,8 @@ def _check_fit(
             raise ValueError("patience needs validation: training.split(data, 0.1, key=...) holds some out")
     freezing.check(net, frozen)
     images, _ = data.read(np.arange(1))
-    jax.eval_shape(logits_of, net, jax.ShapeDtypeStruct(images.shape, images.dtype))  # large enough for it?
+    # Raises if the images are too small.
+    jax.eval_shape(logits_of, net, jax.ShapeDtypeStruct(images.shape, images.dtype))
 
 
 def fit(
@@ -215,46 +216,46 @@ def fit(
     save_every: float = 30.0,
     watch: Callable[[Progress], bool | None] | None = None,
 ) -> Fitted:
-    """Return argmin_w E_{x,y} [−log softmax(net_w(a(x)))_y], as nearly as so many epochs come.
+    """Minimize E_{x,y} [−log softmax(net_w(a(x)))_y] over the weights w; return another network.
 
-    Each epoch goes once through the examples in an order of its own, in whole batches: what is left over
-    waits for another epoch. Nothing of `net` is changed: what is returned is another network.
+    Each epoch takes the examples in a new order, in whole batches; it leaves out the remainder.
 
     Args:
-        net: a classifier of two or more classes. Its batch normalization, if any, is trained with it:
-            a network that is to be fine-tuned is loaded by `vizsynth.load(..., folded=False)`, and
-            `vizsynth.models.with_classes` gives it a head for other classes.
-        data: labelled images: `Examples`, or any source of them (`vizsynth.datasets`).
-        key: of the order and of what `augment` draws.
-        validation: labelled images that are not trained on. They choose the epoch whose network is
-            returned, the one of the highest accuracy.
-        epochs: how many times all examples are seen.
-        batch_size: how many a step; fewer where there are fewer.
-        learning_rate: the highest of the schedule.
+        net: a classifier of two or more classes. Its batch normalization is trained with it: for fine-tuning,
+            load the network by `vizsynth.load(..., folded=False)`; `vizsynth.models.with_classes` gives it a
+            head for other classes.
+        data: labelled images: `Examples`, or any source (`vizsynth.datasets`).
+        validation: labelled images that are not trained on. The epoch of the highest accuracy on them gives
+            the returned network.
+        epochs: the number of passes through the examples.
+        batch_size: images per step, at most all of them. Another number gives another result.
+        learning_rate: the peak of the schedule.
         weight_decay: of kernels; biases and normalizations do not decay.
         optimizer: `optimizer(learning_rate, weight_decay)`, such as `training.adamw` and `training.sgd`.
-        schedule: `schedule(learning_rate, steps)`, such as `training.cosine`, `constant`, `one_cycle`,
-            `stairs`; it is made for all epochs.
-        augment: changes each training image by a key of its own, `(key, image) -> image`
-            (`vizsynth.transforms`). What it draws depends on the key, the epoch and the image alone.
-        frozen: layers, or what their names begin with, whose weights and statistics stay as they are.
-            `training.up_to(net, layer)` names all up to one.
-        patience: stop when so many epochs in a row were not better on `validation`.
-        folder: where checkpoints and `history.json` are saved. A training that finds its own there goes
-            on from it, to the same result, bit for bit.
-        origin: what else makes this training what it is, as JSON; a checkpoint of another one is refused.
-        save_every: how many seconds lie between two checkpoints, at least; 0 saves after each step. The
-            last epoch, and a training that `watch` stops, are always saved.
-        watch: called after each step; where it returns True, the training is saved and ends.
+        schedule: `schedule(learning_rate, steps)` over all epochs, such as `training.cosine`, `constant`,
+            `one_cycle`, `stairs`.
+        augment: changes each training image, `(key, image) -> image` (`vizsynth.transforms`). Its key depends
+            on `key`, the epoch and the image alone.
+        frozen: layers, or beginnings of their names, whose weights and statistics stay fixed.
+            `training.up_to(net, layer)` names a layer and those before it.
+        patience: stop after so many epochs without a better one on `validation`.
+        folder: for checkpoints and `history.json`. A training resumes from its own checkpoint in the folder,
+            to the same result, bit for bit.
+        origin: anything else that defines this training, as JSON; a checkpoint with another origin is
+            refused.
+        save_every: seconds between two checkpoints, at least; 0 saves after each step. The last epoch, and a
+            training that `watch` stops, are always saved.
+        watch: called after each step; if it returns True, the training is saved and ends.
 
     Returns:
-        The network, ready for use; a record an epoch; the state.
+        The network, a record per epoch, and the state.
         Batch normalization is not folded: `vizsynth.models.fold_batch_norm` does that.
 
     Raises:
-        TypeError, ValueError: no labelled images; one class only; labels outside the classes; layers to
-            freeze that are not there; a folder that holds another training.
-        FileExistsError: a `history.json` in the folder that is not this training's.
+        TypeError, ValueError: there are no labelled images or only one class, a label is outside the classes,
+        a
+            frozen layer does not exist, or the folder holds another training.
+        FileExistsError: the folder holds the `history.json` of another training.
         Diverged: the loss became NaN or infinite. The last checkpoint stays.
 
     Example:
@@ -348,7 +349,7 @@ def fit(
 
 
 def _batches(key: Key, epoch: int, n: int, batch_size: int) -> Int[np.ndarray, "batches b"]:
-    """Return the places of each whole batch of an epoch."""
+    """Return the indices of each whole batch of an epoch."""
     return examples.order(key, epoch, n)[: n // batch_size * batch_size].reshape(-1, batch_size)
 
 
@@ -382,7 +383,7 @@ def _name(function: Any) -> str:
 
 
 def _digest(data: Any) -> str:
-    """Return what tells a set of examples from others, without reading all of its images."""
+    """Return a digest of the labels, the classes and the first images."""
     first, _ = data.read(np.arange(min(8, len(data.labels))))
     parts = (np.asarray(data.labels, np.int64), np.ascontiguousarray(first))
     text = b"".join(part.tobytes() for part in parts) + "\0".join(data.classes).encode(errors="surrogatepass")

@@ -1,4 +1,4 @@
-"""Which of a network's arrays are trained."""
+"""Freeze layers of a network."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,7 +14,7 @@ from vizsynth.training.statistics import is_norm
 
 
 def _places(net: Any) -> list[tuple[str, bool]]:
-    """Return for each leaf the name of the layer that holds it, and whether it is a running average."""
+    """Return the layer of each leaf, and whether the leaf is a running average."""
     found = []
     for path, _ in tree_flatten_with_path(net)[0]:
         node: Any = net
@@ -30,7 +30,7 @@ def _places(net: Any) -> list[tuple[str, bool]]:
 
 
 def layers_of(net: Any) -> list[str]:
-    """Return for each leaf of a network the name of the layer that holds it.
+    """Return the layer of each leaf of a network.
 
     >>> import jax, vizsynth
     >>> from vizsynth.models.sequential import Conv, GlobalMean
@@ -42,45 +42,38 @@ def layers_of(net: Any) -> list[str]:
 
 
 def is_frozen(layer: str, frozen: Sequence[str]) -> bool:
-    """Tell whether a layer is, or lies within, one of those named: `layer1` holds `layer1.0.conv2`."""
+    """Tell whether a layer is frozen or lies in a frozen one: `layer1` contains `layer1.0.conv2`."""
     return any(layer == name or layer.startswith((f"{name}.", f"{name}_")) for name in frozen)
 
 
 def trainable(net: Any, frozen: Sequence[str] = ()) -> list[bool]:
-    """Tell for each leaf whether it is trained: a weight, in no frozen layer."""
+    """Tell for each leaf whether it is trained: a weight outside the frozen layers."""
     return [not (average or is_frozen(layer, frozen)) for layer, average in _places(net)]
 
 
 def norms(net: Any, frozen: Sequence[str]) -> frozenset[str]:
-    """Return the names of the frozen layers of normalization."""
+    """Return the names of the frozen normalizations."""
     found = [node for node in jax.tree.leaves(net, is_leaf=is_norm) if is_norm(node)]
     return frozenset(node.name for node in found if is_frozen(node.name, frozen))
 
 
 def check(net: Any, frozen: Sequence[str]) -> None:
-    """Check that the layers to freeze are there, and that some are left.
+    """Check that the frozen layers exist, and that others are left to train.
 
     Raises:
-        ValueError: a name that no layer with weights has; nothing left to train.
+        ValueError: no layer with weights has one of the names, or all layers are frozen.
     """
     names = list(dict.fromkeys(layers_of(net)))
     for asked in frozen:
         if not any(is_frozen(name, [asked]) for name in names):
             there = ", ".join(n for n in names if n and not n.endswith(".norm"))
-            raise ValueError(f"no layer with weights is called {asked!r}, nor begins so; there are: {there}")
+            raise ValueError(f"no layer with weights begins with {asked!r}; there are: {there}")
     if not any(trainable(net, frozen)):
-        raise ValueError(f"every layer is frozen ({', '.join(frozen)}): leave one to be trained")
+        raise ValueError(f"every layer is frozen ({', '.join(frozen)}): leave one to train")
 
 
 def up_to(net: Any, layer: str) -> tuple[str, ...]:
-    """Return the layers with weights that a layer depends on, itself included: what to freeze up to it.
-
-    Args:
-        net: a network.
-        layer: one of `net.layers`.
-
-    Raises:
-        ValueError: no such layer.
+    """Return a layer and those it depends on, if they have weights: freeze them to train the rest.
 
     >>> import jax, vizsynth
     >>> from vizsynth.models.sequential import Conv, GlobalMean, ReLU

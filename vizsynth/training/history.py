@@ -1,4 +1,4 @@
-"""The history of a training: a record an epoch."""
+"""The history of a training: a record per epoch."""
 
 import json
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from vizsynth.core.claims import parse_json
 
 
 class Record(NamedTuple):
-    """What an epoch gave."""
+    """The numbers of an epoch."""
 
     epoch: int
-    """From 1 on."""
+    """From 1."""
     learning_rate: float
     """At the epoch's last step."""
     loss: float
-    """The mean over the epoch's batches, each before its step and as it was changed."""
+    """The mean over the epoch's augmented batches, each before its step."""
     accuracy: float
-    """The share of them that was told right."""
+    """The share of the same images that was classified correctly."""
     validation_loss: float | None
     """At the epoch's end."""
     validation_accuracy: float | None
 
 
 def records(history: Array) -> tuple[Record, ...]:
-    """Return the records that a state holds as an array; NaN stands for none."""
+    """Return the records of a state's array; NaN becomes None."""
     known = [
         [None if np.isnan(v) else float(str(v)) for v in row] for row in np.asarray(history)
     ]  # 0.4, not 0.4000000059
@@ -37,9 +37,10 @@ def records(history: Array) -> tuple[Record, ...]:
 
 
 def best_epoch(history: Sequence[Record]) -> Record | None:
-    """Return the epoch of the highest validation accuracy, of the lowest loss among equals, the first of all.
+    """Return the epoch of the highest validation accuracy; ties go to the lower loss, then to the earlier
+    epoch.
 
-    Without validation it is the last one.
+    Without validation, return the last epoch.
     """
     if not history or history[-1].validation_accuracy is None:
         return history[-1] if history else None
@@ -47,7 +48,7 @@ def best_epoch(history: Sequence[Record]) -> Record | None:
 
 
 def is_over(history: Sequence[Record], epochs: int, patience: int | None) -> bool:
-    """Tell whether all epochs are done, or so many in a row were no better than the best."""
+    """Tell whether all epochs are done, or `patience` epochs passed since the best one."""
     best = best_epoch(history)
     waited = 0 if best is None else history[-1].epoch - best.epoch
     return len(history) == epochs or (patience is not None and waited >= patience)
@@ -62,8 +63,8 @@ def read_history(path: str | Path) -> tuple[Record, ...]:
     """Read the records that `write_history` wrote.
 
     Raises:
-        OSError: no such file.
-        ValueError: a damaged one.
+        OSError: there is no such file.
+        ValueError: the file is damaged.
     """
     try:
         return tuple(Record(**fields) for fields in parse_json(Path(path).read_bytes()))

@@ -1,4 +1,4 @@
-"""What a network says of labelled images."""
+"""Predict the classes of labelled images."""
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +15,15 @@ from vizsynth.ops import accelerated
 from vizsynth.training import data as examples
 from vizsynth.training.statistics import at_least_single
 
-AHEAD = 2  # batches that are read while a step is taken
+AHEAD = 2  # batches read during a step
 
 
 class Predictions(NamedTuple):
-    """What a network says of labelled images."""
+    """A network's logits for labelled images."""
 
     logits: Float[np.ndarray, "n classes"]
     labels: Int[np.ndarray, " n"]
-    """The true ones."""
+    """The true labels."""
 
     @property
     def loss(self) -> float:
@@ -35,45 +35,43 @@ class Predictions(NamedTuple):
 
     @property
     def correct(self) -> np.ndarray:
-        """Which were told right."""
+        """Whether each image is classified correctly."""
         return self.logits.argmax(axis=1) == self.labels
 
     @property
     def accuracy(self) -> float:
-        """The share that was told right."""
+        """The share of correct images."""
         return float(self.correct.mean())
 
 
 def dtype_of(net: Any) -> Any:
-    """Return the precision in which a network is trained: its weights', or single."""
+    """Return the precision of a network's training: that of its weights, at least single."""
     found = [leaf.dtype for leaf in jax.tree.leaves(net) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return at_least_single(found[0]) if found else jnp.dtype(jnp.float32)
 
 
 def as_float(images: Array, dtype: Any) -> Array:
-    """Return images as floats in [0, 1], whether they are bytes or floats."""
+    """Return bytes or floats as floats in [0, 1]."""
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
 @jax.jit
 def logits_of(net: Any, images: Array) -> Array:
-    """Return the logits of images that are bytes or floats."""
+    """Return the logits of images, bytes or floats."""
     return accelerated(net)(as_float(images, dtype_of(net)))
 
 
 def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:
-    """Return what a network says of labelled images, each by itself; `.accuracy` and `.loss` sum it up.
+    """Return a network's logits for labelled images, with their `.accuracy` and `.loss`.
 
     Args:
-        net: a classifier.
         data: `Examples`, or any source of labelled images.
-        batch_size: how many images at once.
 
     Returns:
         The logits and the true labels.
 
     Raises:
-        TypeError, ValueError: what is no set of labelled images; labels that are no classes of net's.
+        TypeError, ValueError: `data` is not labelled images, or a label is outside the network's classes.
 
     Example:
         >>> import jax, numpy as np, vizsynth
@@ -90,7 +88,7 @@ def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:
     places = [np.arange(n)[i : i + batch_size] for i in range(0, n, batch_size)]
     logits, labels = [], []
     for images, true in read_ahead(data, places):
-        padding = ((0, min(batch_size, n) - len(images)), *[(0, 0)] * 3)  # so that it is one program
+        padding = ((0, min(batch_size, n) - len(images)), *[(0, 0)] * 3)  # one program for all batches
         logits.append(np.asarray(logits_of(net, np.pad(images, padding)))[: len(images)])
         labels.append(true)
     return Predictions(np.concatenate(logits), np.concatenate(labels))
@@ -99,7 +97,7 @@ def predict(net: Any, data: Any, *, batch_size: int = 64) -> Predictions:
 def read_ahead(
     data: Any, places: Sequence[np.ndarray] | np.ndarray
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Give the batches at these places, the next ones being read meanwhile."""
+    """Yield the batches at these indices; a thread reads the next ones."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
         coming = [reader.submit(data.read, at) for at in places[:AHEAD]]
         try:

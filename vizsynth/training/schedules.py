@@ -1,4 +1,4 @@
-"""The optimizers and the learning rates of a training: optax's own, each from its peak and its length."""
+"""Optimizers and learning rate schedules, from optax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 Schedule = Callable[[float, int], optax.Schedule]
-"""`schedule(peak, steps)`: the learning rate of each of so many steps."""
+"""`schedule(peak, steps)`: the learning rate of each step."""
 Optimizer = Callable[[Any, Any], optax.GradientTransformation]
 """`optimizer(learning_rate, weight_decay)`, both of them traced."""
 
@@ -66,7 +66,7 @@ def sgd(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
 
 def rates(schedule: Schedule, peak: float, steps: int) -> Float[Array, " steps"]:
     """Return the learning rate of every step."""
-    # optax mixes integers and floats; that is its own affair.
+    # optax mixes integers and floats.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         found = jax.vmap(schedule(peak, steps))(jnp.arange(steps))
     return jnp.broadcast_to(found, (steps,)).astype(float)

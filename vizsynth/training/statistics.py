@@ -1,9 +1,9 @@
-"""Batch normalization while a network is trained.
+"""Batch normalization in training.
 
-Ioffe & Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
-Shift, 2015. In training, algorithm 1: μ and σ² are the batch's own. For later, running averages are kept as
-PyTorch keeps them: new = 0.9 old + 0.1 batch, where the batch's variance is the unbiased one (the paper
-takes m / (m − 1) into the average as well, over many batches).
+Ioffe & Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift,
+2015, algorithm 1: in training, μ and σ² are those of the batch. The running averages for evaluation are
+PyTorch's: new = 0.9 old + 0.1 batch, with the unbiased variance of the batch (the paper, too, corrects its
+average over many batches by m / (m − 1)).
 """
 
 from typing import Any, NamedTuple, TypeVar
@@ -20,25 +20,25 @@ Net = TypeVar("Net")
 
 
 class Statistics(NamedTuple):
-    """What a batch told a layer of normalization."""
+    """A batch's statistics at a normalization."""
 
     mean: Float[Array, " c"]
     variance: Float[Array, " c"]
-    """The unbiased one."""
+    """Unbiased."""
 
 
 def at_least_single(dtype: Any) -> Any:
-    """Return the precision, or single precision where that is more."""
+    """Return the precision, or single precision if it is higher."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] = frozenset()) -> Ops:
-    """Return a table that normalizes by the batch's own statistics, and puts them into `seen`.
+    """Return a table that normalizes by the batch's statistics, and adds them to `seen`.
 
     Args:
-        ops: the table for everything else.
-        seen: filled by the layers' names while the network runs.
-        fixed: the names of those that keep to their running averages.
+        ops: the table of all other operations.
+        seen: filled by layer name as the network runs.
+        fixed: the names of the layers that use their running averages.
     """
 
     def batch_norm(
@@ -46,7 +46,7 @@ def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] 
     ) -> Array:
         if name not in fixed:
             count = x.size // x.shape[-1]
-            # In at least single precision, as a sum of many.
+            # A sum of many numbers needs single precision.
             wide = x.astype(at_least_single(x.dtype))
             mu, sigma2 = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
             seen[name] = Statistics(mu, sigma2 * (count / max(count - 1, 1)))
@@ -57,12 +57,12 @@ def in_training(ops: Ops, seen: dict[str, Statistics], *, fixed: frozenset[str] 
 
 
 def is_norm(node: Any) -> bool:
-    """Tell a layer of normalization: it keeps a mean and a variance."""
+    """Tell whether a layer is a normalization: it has a mean and a variance."""
     return all(isinstance(getattr(node, name, None), nnx.BatchStat) for name in ("mean", "variance"))
 
 
 def with_statistics(net: Net, seen: dict[str, Statistics]) -> Net:
-    """Return the network with its running averages moved towards what a batch told."""
+    """Return the network with its running averages moved towards a batch's statistics."""
 
     def moved(node: Any) -> Any:
         if not is_norm(node) or node.name not in seen:

@@ -268,11 +268,11 @@ def changed(layer: kf.Entry) -> kf.Entry:
     [
         (branching(), "'f' does not follow 'b' alone"),
         (changed(kf.conv("c", 4, activation="tanh")), "'c' has the activation 'tanh'"),
-        (changed(kf.conv("c", 4, strides=[2, 2])), "'c' is a convolution that is not known"),
-        (changed(kf.conv("c", 4, dilation_rate=[2, 2])), "'c' is a convolution that is not known"),
-        (changed(kf.layer("BatchNormalization", "bn")), "'bn' is a BatchNormalization, which is not known"),
-        (kf.model([kf.inputs(16), kf.conv("c", 4)]), "last layer is not Dense"),
-        (kf.model([kf.inputs(None), kf.conv("c", 4), kf.dense("d", 2)]), "how large its images are"),
+        (changed(kf.conv("c", 4, strides=[2, 2])), "'c' is a convolution that cannot be read"),
+        (changed(kf.conv("c", 4, dilation_rate=[2, 2])), "'c' is a convolution that cannot be read"),
+        (changed(kf.layer("BatchNormalization", "bn")), "'bn' is a BatchNormalization, which cannot be read"),
+        (kf.model([kf.inputs(16), kf.conv("c", 4)]), "last layer must be Dense"),
+        (kf.model([kf.inputs(None), kf.conv("c", 4), kf.dense("d", 2)]), "the size of its images"),
     ],
 )
 def test_models_that_cannot_be_had_are_refused(entry: kf.Entry, said: str, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_code_in_a_keras_model_is_refused_and_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     code = marshal.dumps(compile(f"open({str(marker)!r}, 'w')", "<lambda>", "eval"))
     entry = changed(kf.layer("Lambda", "l", function=[code.hex(), None, None]))
-    refused(kf.legacy(tmp_path / "m.h5", entry, {}), "'l' is a Lambda, which is not known")
+    refused(kf.legacy(tmp_path / "m.h5", entry, {}), "'l' is a Lambda, which cannot be read")
     assert not marker.exists()
 
 
@@ -311,7 +311,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{")
         file.writestr("model.weights.h5", b"no hdf5")
-    refused(path, "not laid out as Keras does")
+    refused(path, "not have the layout of Keras")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, "Is a directory")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
         file.writestr("a.txt", "a")
-    refused(tmp_path / "photos.zip", "an archive of something else")
+    refused(tmp_path / "photos.zip", "an archive without weights")
 
 
 class Payload:

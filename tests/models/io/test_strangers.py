@@ -102,10 +102,10 @@ def dictionaries(calls: int) -> bytes:
 
 PICKLES: dict[str, tuple[bytes, str]] = {
     "memo": (b"\x80\x02}r\xff\xff\xff\x0f.", "holds no arrays by name"),
-    "shared": (doubled(40), "shares its parts so often that they cannot be gone through: save"),
+    "shared": (doubled(40), "shares its parts so often that they cannot be walked: save"),
     "itself": (itself(), "has a dictionary that holds itself: save the weights as .safetensors"),
     "deep": (nested(20_000), "has dictionaries more than 100 deep"),
-    "deep key": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\1s.", "whose keys are no names"),
+    "deep key": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\1s.", "whose keys are not names"),
     "bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"a.", "damaged or cut off"),
     "frame": (b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"}.", "holds no arrays by name"),
     "number": (b"\x80\x02\x8b\xff\xff\xff\x7f1.", "damaged or cut off"),
@@ -149,12 +149,12 @@ BYTES = tw.storage(16, "UntypedStorage", module="torch.storage")
 TENSORS: dict[str, tuple[bytes, str]] = {
     "strided": (
         tw.tensor((1 << 14, 1 << 14), (0, 0)),
-        "268,435,456 numbers, of which it stores 4: save it as tensor",
+        "268,435,456 numbers, but stores only 4: save it as tensor",
     ),
     "beyond": (tw.tensor((2, 2), (2, 2)), "reaches beyond what is stored"),
     "offset": (tw.tensor((2,), (1,), 3), "reaches beyond what is stored"),
     "negative": (tw.tensor((2,), (-1,), 3), "damaged"),
-    "stored": (tw.tensor((1 << 30,), (1,), of=tw.storage(1 << 30)), "1,073,741,824 numbers where it has"),
+    "stored": (tw.tensor((1 << 30,), (1,), of=tw.storage(1 << 30)), "1,073,741,824 numbers, but has"),
     "key": (tw.tensor((4,), (1,), of=tw.storage(4, key="../../etc/passwd")), "damaged"),
     "sparse": (
         tw.called("torch._utils", "_rebuild_sparse_tensor"),
@@ -174,7 +174,7 @@ TENSORS: dict[str, tuple[bytes, str]] = {
         tw.tensor(
             (16,), (1,), of=BYTES, kind="_rebuild_tensor_v3", more=[tw.named("torch", "float8_e4m3fn")]
         ),
-        "numbers of torch.float8_e4m3fn, which are not read here: save them as torch.float32",
+        "numbers of torch.float8_e4m3fn, which cannot be read: save them as torch.float32",
     ),
     "code": (
         tw.called("os", "system", tw.text("true")),
@@ -238,7 +238,7 @@ def test_other_precisions_and_tensors_with_attributes(tmp_path: Path) -> None:
 def test_archives_that_pytorch_does_not_write(tmp_path: Path) -> None:
     refused(
         tw.zipped(tmp_path / "p.pt", TREE, {"0": bytes(MB)}, packed=True),
-        "is packed, as PyTorch packs no file",
+        "is a packed zip, which PyTorch does not write",
     )
     refused(tw.zipped(tmp_path / "i.pt", b"}2" + tw.text("model") + b"2s", {}), "damaged|no tensors by name")
     loop = b"}q\0" + tw.text("model") + b"h\0s"
@@ -331,35 +331,35 @@ PUTS: dict[str, tuple[Put, str]] = {
     ),
     "external link": (
         lambda g, n: g.__setitem__(n, h5py.ExternalLink(elsewhere(g), "/kernel")),
-        "is a link to somewhere else",
+        "is a link to another place",
     ),
     "soft link": (
         lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/d/d/kernel:0")),
-        "is a link to somewhere else",
+        "is a link to another place",
     ),
     "virtual": (virtual, "keeps its numbers in another file"),
     "declared in chunks": (
         lambda g, n: g.create_dataset(n, (1 << 10,) * 3, "f4", chunks=(64, 64, 64)),
-        "should have 4,294,967,296",
+        "must have 4,294,967,296",
     ),
     "declared in one piece": (
         lambda g, n: g.create_dataset(n, (1 << 10,) * 3, "f4"),
-        "should have 4,294,967,296 bytes",
+        "must have 4,294,967,296 bytes",
     ),
     "declared and packed": (
         lambda g, n: g.create_dataset(n, (1 << 10,) * 3, "f4", chunks=(64,) * 3, compression="gzip"),
-        "packed into 0",
+        "which its 0 packed bytes cannot hold",
     ),
-    "packed zeros": (packed_zeros, "should have 134,217,728 bytes, packed into"),
-    "swollen": (swollen, "unpacks to more than it should have"),
+    "packed zeros": (packed_zeros, "must have 134,217,728 bytes, which its .* packed bytes cannot hold"),
+    "swollen": (swollen, "unpacks to more bytes than its shape needs"),
     "packed otherwise": (
         lambda g, n: g.create_dataset(n, data=np.zeros(SHAPE), compression="lzf"),
-        "something else than gzip",
+        "must be packed by gzip alone",
     ),
     "two names": (aliased, "found under two names"),
     "a circle": (lambda g, n: g.__setitem__(n, g.parent), "two names|a link"),
-    "texts": (lambda g, n: g.create_dataset(n, (1 << 20,), h5py.string_dtype()), "no numbers of a network"),
-    "nothing": (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), "no numbers of a network"),
+    "texts": (lambda g, n: g.create_dataset(n, (1 << 20,), h5py.string_dtype()), "not numbers of a network"),
+    "nothing": (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), "not numbers of a network"),
 }
 
 
@@ -375,10 +375,10 @@ def test_groups_that_are_not_in_the_file(place: str, tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file[place]
         file[place] = h5py.ExternalLink(str(other), place)
-    refused(path, "is a link to somewhere else|no layer_names")
+    refused(path, "is a link to another place|no layer_names")
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         file["layers/dense/vars"] = h5py.ExternalLink(str(other), "model_weights/d/d")
-    refused(tmp_path / "m.weights.h5", "is a link to somewhere else")
+    refused(tmp_path / "m.weights.h5", "is a link to another place")
 
 
 @pytest.mark.parametrize(
@@ -423,11 +423,11 @@ def test_a_description_that_is_no_text_is_not_read(tmp_path: Path) -> None:
     place = data.index(b"model_config") + 17
     assert data[place] == 1  # a text of any length
     data[place] = 0x8D
-    refused(made(path, bytes(data)), "its model_config is no text|damaged")
+    refused(made(path, bytes(data)), "its model_config must be a text|damaged")
     for odd in ([b"{}", b"{}"], 7, h5py.Empty("f4")):
         with h5py.File(keras_h5(tmp_path / "m.h5"), "r+") as file:
             file.attrs["model_config"] = odd
-        refused(path, "its model_config is no text")
+        refused(path, "its model_config must be a text")
 
 
 def described(folder: Path, entry: Any) -> Iterator[Path]:
@@ -476,11 +476,11 @@ ODD: dict[str, tuple[Any, str]] = {
     ),
     "models in models": (inside(50), "more than 100 deep"),
     "lists in lists": (b"[" * 100_000, "more than 100 deep"),
-    "no object": ([1, 2], "not laid out as Keras does"),
-    "no layers": ({"config": {"layers": 7}}, "not laid out as Keras does"),
+    "no object": ([1, 2], "not have the layout of Keras"),
+    "no layers": ({"config": {"layers": 7}}, "not have the layout of Keras"),
     "no configuration": (
         kf.model([{"class_name": "Conv2D", "config": {}}]),
-        "not Dense|not laid out|without a name",
+        "must be Dense|the layout of Keras|without a name",
     ),
     "a number for a name": (chain(name=7), "layer without a name"),
     "a long name": (chain(name="n" * 10_000), "layer without a name"),
@@ -490,21 +490,21 @@ ODD: dict[str, tuple[Any, str]] = {
     "none": (chain(filters=0), "features must be a whole number from 1"),
     "less than none": (chain(filters=-4), "features must be a whole number from 1"),
     "too many": (chain(filters=10**12), "features must be a whole number"),
-    "no window": (chain(kernel_size=[]), "not laid out as Keras does"),
+    "no window": (chain(kernel_size=[]), "not have the layout of Keras"),
     "a window of none": (chain(kernel_size=[0, 0], padding="valid"), "window must be a whole number from 1"),
     "a stride of none": (chain(strides=[0, 0], padding="valid"), "stride must be a whole number from 1"),
-    "a padding": (chain(padding="causal"), "is a convolution that is not known here"),
+    "a padding": (chain(padding="causal"), "is a convolution that cannot be read"),
     "channels first": (chain(data_format="channels_first"), "takes channels first"),
     "an activation": (chain(activation={"class_name": "x" * 1000}), "has the activation"),
     "large images": (chain(size=100_000), "at most 4096 pixels on a side"),
     "endless images": (
         b'{"config": {"layers": [{"class_name": "InputLayer", "config": {'
         b'"name": "i", "batch_shape": [null, 1e999, 2, 3]}}]}}',
-        "not laid out",
+        "the layout of Keras",
     ),
     "bands": (
         chain(first=kf.layer("InputLayer", "i", batch_shape=[None, 8, 8, "x" * 1000])),
-        "only RGB is known",
+        "only RGB can be read",
     ),
     "a trunk with tanh": (trunk(activation="tanh"), "has the activation 'tanh'"),
     "a trunk with steps": (trunk(strides=[2, 2], padding="valid"), "are not those of VGG16"),
@@ -536,7 +536,7 @@ def test_archives_of_keras_that_unpack_without_end(tmp_path: Path, monkeypatch: 
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in ("config.json", "model.weights.h5"):
                 archive.writestr(name, bytes(20 * MB) if name == bomb else json.dumps(chain()))
-        refused(path, "unpacks to 20,97.* bytes, as no weights do")
+        refused(path, "unpacks to 20,97.* bytes, more than weights can")
 
 
 # Safetensors, and our records -------------------------------------------------------------
@@ -562,7 +562,7 @@ def test_precisions_that_numpy_has_not(code: str, tmp_path: Path) -> None:
     path = made(tmp_path / "w.safetensors", header({"a": entry}, bytes(8)))
     refused(
         path,
-        rf"a has the precision {code}, not read here: save it as F32 or F16|damaged or is not safetensors",
+        rf"a has the precision {code}, which cannot be read: save it as F32 or F16|damaged or is not safe",
     )
     with pytest.raises(WeightsError, match=r"precision|damaged"):
         load_stylizer(path)
@@ -578,7 +578,7 @@ def test_safetensors_that_say_what_is_not(tmp_path: Path, monkeypatch: pytest.Mo
     refused(tmp_path / "c.safetensors", "name has 10,000 characters")
     monkeypatch.setattr(stored, "MOST", 50)
     save_file({str(i): np.zeros(0) for i in range(51)}, tmp_path / "d.safetensors")
-    refused(tmp_path / "d.safetensors", "holds 51 arrays, more than any network has")
+    refused(tmp_path / "d.safetensors", "holds 51 arrays, more than any network")
 
 
 def recorded(path: Path, change: Callable[[dict[str, Any]], Any], **fields: Any) -> Path:
@@ -641,7 +641,7 @@ RECORDS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a number for a label": (lambda said: said.update(labels=["a", 7]), "labels must be a list of a text"),
     "labels of others": (
         lambda said: said.update(labels=["a", "b", "c"]),
-        "names 3 classes, and the network has 2",
+        "names 3 classes, but the network has 2",
     ),
     "a list": (lambda said: "[]", "record is damaged"),
     "lists in lists": (lambda said: "[" * 10**5, "more than 100 deep"),
@@ -780,7 +780,7 @@ def test_onnx_of_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (b"\xff" * 20, "damaged"),
     ):
         refused(made(path, field(7, field(5, part))), said)
-    refused(made(path, field(7, graph + graph)), "two arrays of the name w")
+    refused(made(path, field(7, graph + graph)), "two arrays called w")
     # Nodes without anything: to ONNX's own reader each is an object.
     tensors = read_file(made(path, field(7, graph + field(1, b"\x2a\x00" * 1_000_000)))).tensors
     assert tensors.keys() == {"w"}

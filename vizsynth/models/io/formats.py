@@ -1,7 +1,7 @@
-"""The files that weights come in, read as arrays by name. Nothing in them is ever executed.
+"""Read files of weights as arrays by name. Nothing in them is executed.
 
-Each reader lists first what a file holds: names, shapes and precisions, held against the file's own size.
-Only then, and if whoever asks finds in the list what is wanted, are the numbers read.
+Each reader first lists names, shapes and precisions, and checks them against the size of the file. It reads
+the numbers only after the caller has accepted the list.
 """
 
 import io
@@ -25,23 +25,22 @@ from vizsynth.models.io.weights import WeightsError, list_safetensors
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _AGAIN = "copy or download it again"
-_ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of what a file says
+_ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # from malformed contents
 _DAMAGES = (*_ODDITIES, EOFError, MemoryError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_WEIGHTS_ONLY = "save only the weights, torch.save(model.state_dict(), PATH)"
 
 
 class Contents(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
-    """A safetensors file's own."""
+    """Empty unless the file is safetensors."""
     model: "keras.Description | None"
-    """A Keras file's model."""
+    """The model of a Keras file."""
 
 
 class _Listing(NamedTuple):
-    """What a file holds, before it is read."""
+    """The contents of a file, before its numbers are read."""
 
     stored: dict[str, Stored]
     metadata: dict[str, str]
@@ -49,19 +48,19 @@ class _Listing(NamedTuple):
 
 
 def read_file(path: str | os.PathLike[str], check: Callable[[Contents], None] | None = None) -> Contents:
-    """Read a file of weights; what it is shows in its first bytes, not in its name.
+    """Read a file of weights; its first bytes, not its name, tell its format.
 
-    `.safetensors`; PyTorch's `.pth` and `.pt`, both kinds; Keras' `.h5`, `.weights.h5` and `.keras`;
-    ONNX's initializers; pickles of NumPy arrays.
+    `.safetensors`; PyTorch's `.pth` and `.pt`, in both layouts; Keras' `.h5`, `.weights.h5` and `.keras`;
+    the initializers of ONNX; pickles of NumPy arrays.
 
     Args:
         path: of the file.
-        check: is given the contents before they are read, with zeros in place of the numbers, which take no
-            memory; what it raises is raised.
+        check: called with the contents before the numbers are read, with zeros that take no memory in their
+            place; it raises to stop the reading.
 
     Raises:
-        WeightsError: no such file, a damaged one, one of another kind, one that would run code, or one that
-            says that it holds more than it does; the message is one line that names the remedy.
+        WeightsError: the file is missing, damaged, of another format, would run code, or claims more
+            contents than it has; the message is one line that names the remedy.
     """
     path = Path(path)
     with ExitStack() as stack:
@@ -79,13 +78,11 @@ def read_file(path: str | os.PathLike[str], check: Callable[[Contents], None] | 
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tell in one line what is wrong with a file: a damaged one raises whatever its bytes happen to say."""
+    """Raise any failure as one line: damaged bytes can raise any exception."""
     try:
         yield
     except WeightsError:
         raise
-    except Refused as error:
-        raise WeightsError(f"{path} is refused, because reading it could run code ({error})") from None
     except Odd as error:
         raise WeightsError(f"{path} {error}") from None
     except _DAMAGES as error:
@@ -106,7 +103,7 @@ def _listed(path: Path, stack: ExitStack) -> _Listing:
         return _list_h5(path, size, stack)
     if start.startswith(b"PK\x03\x04"):
         return _list_zip(path, size, stack)
-    # Before pickles: the length of its header may begin as they do.
+    # Before pickles: the length of a safetensors header may begin with the first byte of a pickle.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         return _Listing(*list_safetensors(path, stack), None)
     if start[:1] == b"\x80" and torch_files.MAGIC in start:
@@ -131,18 +128,18 @@ def _list_zip(path: Path, size: int, stack: ExitStack) -> _Listing:
     archive = stack.enter_context(zipfile.ZipFile(path))
     members = {member.filename: member for member in archive.infolist()}
     if any(member.compress_size > size for member in members.values()):
-        raise EOFError("its parts are larger than itself")
+        raise EOFError("its members are larger than the file")
     if "config.json" in members and "model.weights.h5" in members:
         return _list_keras(path, archive, members, stack)
     if any(name.endswith(("/constants.pkl", "/code/")) or "/code/" in name for name in members):
         raise WeightsError(
-            f"{path} is TorchScript, a compiled program, and no file of weights: save those, "
+            f"{path} is TorchScript, a compiled program, not a file of weights: save its weights, "
             f"torch.save(torch.jit.load({path.name!r}).state_dict(), PATH)"
         )
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in members):
         with _as_torch(path):
             return _Listing(torch_files.tensors_in_zip(archive, size), {}, None)
-    raise WeightsError(f"{path} is an archive of something else: give a .pth or a .keras file")
+    raise WeightsError(f"{path} is an archive without weights: give a .pth or a .keras file")
 
 
 def _list_h5(path: Path, size: int, stack: ExitStack) -> _Listing:
@@ -164,7 +161,7 @@ def _list_keras(
     description, weights = members["config.json"], members["model.weights.h5"]
     unpacked = description.file_size + weights.file_size
     if description.file_size > MOST_TEXT or unpacked > most_unpacked(weights.compress_size):
-        raise WeightsError(f"{path} unpacks to {unpacked:,} bytes, as no weights do: save it again")
+        raise WeightsError(f"{path} unpacks to {unpacked:,} bytes, more than weights can: save it again")
     with _as_keras(path):
         model = keras.parsed(archive.read(description))
         data = archive.read(weights)
@@ -189,7 +186,7 @@ def _as_keras(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path}: {error}") from None
     except (*_ODDITIES, RecursionError) as error:
         reason = f"{type(error).__name__}: {shown(str(error))}"
-        raise WeightsError(f"{path} is not laid out as Keras does ({reason}): save it again") from None
+        raise WeightsError(f"{path} does not have the layout of Keras ({reason}): save it again") from None
 
 
 # Of pickles, and ONNX -------------------------------------------------------------------
@@ -202,7 +199,7 @@ def _as_torch(path: Path) -> Iterator[None]:
     except Refused as error:
         raise WeightsError(
             f"{path} holds more than tensors ({error}), and is refused because reading it could run code: "
-            f"{_WEIGHTS_ONLY}"
+            "save only the weights, torch.save(model.state_dict(), PATH)"
         ) from None
 
 

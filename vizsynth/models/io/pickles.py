@@ -1,9 +1,9 @@
-"""Pickles, read by a machine that knows arrays, numbers, texts and their containers, and nothing else.
+"""Run pickles on a machine that knows only arrays, numbers, texts and their containers.
 
-A pickle is a program. Python's own reader of it calls whatever the program names, keeps as large a memo as it
-asks for, and may be led to hash a tuple so deep that the process ends. Here each of its instructions is one
-of those below; what they make costs no more than the instruction, or than what the file has paid for by its
-own length. Nothing is called but what stands for arrays.
+A pickle is a program. Python's own unpickler calls any function that the program names, keeps a memo of any
+size, and can be made to hash a tuple so deep that the process crashes. This machine runs only the
+instructions below, and calls only the stand-ins for arrays. An instruction allocates a constant number of
+bytes, or bytes that are deducted from the length of the file.
 """
 
 import io
@@ -17,21 +17,21 @@ import numpy as np
 
 from vizsynth.core.claims import shown
 
-MOST_STEPS = 1 << 20  # instructions; CIFAR-10's batches have fifty thousand, networks less
+MOST_STEPS = 1 << 20  # instructions; CIFAR-10's batches have fifty thousand, networks fewer
 DEEPEST = 100  # dictionaries in dictionaries
 _MARK = object()
 
 
 class Refused(pickle.UnpicklingError):
-    """A pickle asks for something else than arrays."""
+    """A pickle asks for anything but arrays."""
 
 
 class Odd(pickle.UnpicklingError):
-    """A pickle asks for arrays, and for more than there is of them, or for none that can be had here."""
+    """A pickle asks for more arrays than it holds, or for arrays that cannot be read."""
 
 
 class Named:
-    """Stands for a function that a pickle may name; it is only ever called."""
+    """Stands for a function that a pickle may name and call."""
 
     __slots__ = ("function",)
 
@@ -39,18 +39,8 @@ class Named:
         self.function = function
 
 
-class Attributed:
-    """What a pickle may give attributes to."""
-
-    __slots__ = ()
-
-    def set_state(self, state: Any) -> None:
-        """Take the attributes."""
-        raise NotImplementedError
-
-
-class _Dtype(Attributed):
-    """Stands for a pickled dtype. NumPy's own would take its flags on trust."""
+class _Dtype:
+    """Stands for a pickled dtype, whose flags NumPy would not check."""
 
     __slots__ = ("code", "order")
 
@@ -68,8 +58,8 @@ class _Dtype(Attributed):
         return np.dtype(self.code).newbyteorder(cast(Any, self.order))
 
 
-class _Array(Attributed):
-    """Stands for a pickled array. It is a view of the bytes in the pickle."""
+class _Array:
+    """Stands for a pickled array: a view of the bytes in the pickle."""
 
     __slots__ = ("array",)
 
@@ -79,7 +69,7 @@ class _Array(Attributed):
     def set_state(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
-            raise Refused("it asks for an array of something else than numbers")
+            raise Refused("it asks for an array that does not hold numbers")
         flat = np.frombuffer(data, dtype.dtype)
         self.array = flat.reshape(shape, order="F" if fortran else "C")
 
@@ -91,7 +81,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: str, *_: Any) -> _Arr
 
 
 class Machine:
-    """What a pickle's instructions work on: a stack, a memo, and what has been spent."""
+    """Runs the instructions of a pickle on a stack and a memo, within bounds."""
 
     def __init__(
         self,
@@ -101,17 +91,17 @@ class Machine:
         refused: Callable[[str, str], Exception] | None = None,
         length: int,
     ):
-        """Take what may be named.
+        """Set the names and the bounds.
 
         Args:
-            known: what stands for each name; functions are wrapped in `Named`.
-            persistent: gives what the file keeps outside the pickle, by its key.
-            refused: makes the error for what is not known.
-            length: of the pickle in bytes, as which much may be copied.
+            known: the stand-in for each name; functions are wrapped in `Named`.
+            persistent: returns an object that the file keeps outside the pickle, by its key.
+            refused: makes the error for a name that is not known.
+            length: of the pickle in bytes: the most that it may copy.
         """
         self.known = {
             **known,
-            ("_codecs", "encode"): Named(self._encoded),  # how old protocols write bytes
+            ("_codecs", "encode"): Named(self._encoded),  # bytes of old protocols
             ("collections", "OrderedDict"): Named(self._dict),
         }
         self.persistent = persistent
@@ -137,12 +127,12 @@ class Machine:
         return made
 
     def run(self, file: io.BytesIO) -> Any:
-        """Return what one pickle makes; the file is read up to its end."""
+        """Return the object of one pickle, and leave the file at the pickle's end."""
         stack: list[Any] = []
         memo: dict[int, Any] = {}
 
         def popped() -> list[Any]:
-            """Return what lies above the last mark, and take both away."""
+            """Pop the last mark and all above it; return the latter."""
             begin = next((i for i in range(len(stack) - 1, -1, -1) if stack[i] is _MARK), None)
             if begin is None:
                 raise ValueError("no mark")
@@ -166,16 +156,8 @@ class Machine:
                     return stack.pop()
                 case "MARK":
                     stack.append(_MARK)
-                case "NONE":
-                    stack.append(None)
-                case "NEWTRUE" | "NEWFALSE":
-                    stack.append(operation.name == "NEWTRUE")
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_TUPLE":
-                    stack.append(())
+                case name if name in _CONSTANTS:
+                    stack.append(_CONSTANTS[name]())
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
                     count = int(operation.name[-1])
                     above = tuple(stack[-count:])
@@ -191,17 +173,13 @@ class Machine:
                     above = popped()
                     stack.append({})
                     _fill(stack[-1], above)
-                case "APPEND":
-                    value = stack.pop()
-                    _list(stack[-1]).append(value)
-                case "APPENDS":
-                    above = popped()
-                    _list(stack[-1]).extend(above)
-                case "SETITEM":
-                    value, key = stack.pop(), stack.pop()
-                    _fill(stack[-1], [key, value])
-                case "SETITEMS":
-                    above = popped()
+                case "APPEND" | "APPENDS":
+                    above = popped() if operation.name == "APPENDS" else [stack.pop()]
+                    if not isinstance(stack[-1], list):
+                        raise TypeError("no list")
+                    stack[-1].extend(above)
+                case "SETITEM" | "SETITEMS":
+                    above = popped() if operation.name == "SETITEMS" else [stack.pop(-2), stack.pop()]
                     _fill(stack[-1], above)
                 case "POP":
                     stack.pop()
@@ -222,18 +200,18 @@ class Machine:
                 case "REDUCE" | "NEWOBJ":
                     arguments, function = stack.pop(), stack.pop()
                     if not isinstance(function, Named) or type(arguments) is not tuple:
-                        raise Refused("it calls what it has made itself")
+                        raise Refused("it calls an object that it has made")
                     stack.append(function.function(*arguments))
                 case "BUILD":
                     state = stack.pop()
-                    if isinstance(stack[-1], Attributed):
+                    if isinstance(stack[-1], _Dtype | _Array):
                         stack[-1].set_state(state)
-                    elif not isinstance(stack[-1], dict):  # whose attributes hold no weights
-                        raise Refused("it changes what it has not made")
+                    elif not isinstance(stack[-1], dict):  # attributes of a dictionary hold no weights
+                        raise Refused("it changes an object that it has not made")
                 case "BINPERSID" if self.persistent is not None:
                     stack.append(self.persistent(stack.pop()))
                 case "STRING" | "BINSTRING" | "SHORT_BINSTRING":
-                    stack.append(argument.encode("latin1"))  # Python 2's texts may be either
+                    stack.append(argument.encode("latin1"))  # a text or bytes of Python 2
                 case name:
                     raise Refused(f"it uses the instruction {name}")
         raise EOFError("no end")
@@ -254,12 +232,10 @@ _PLAIN = frozenset((
     "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 ))
 # fmt: on
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
-    return value
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False},
+    **{"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple},
+}
 
 
 def _fill(value: Any, items: list[Any]) -> None:
@@ -270,14 +246,14 @@ def _fill(value: Any, items: list[Any]) -> None:
 
 
 def _key(key: Any) -> Any:
-    """Return what may be a key: texts and numbers, whose hashes are soon had."""
+    """Return a key that is a text or a number: other hashes may take long or crash."""
     if isinstance(key, str | bytes) or key is None or (isinstance(key, int | float) and abs(key) < 1 << 63):
         return key
-    raise Odd("has a dictionary whose keys are no names")
+    raise Odd("has a dictionary whose keys are not names")
 
 
 def as_text(code: Any) -> str:
-    """Return a text; Python 2 pickled it as bytes."""
+    """Return a text, which Python 2 pickled as bytes."""
     if isinstance(code, bytes):
         return code.decode("latin1")
     if isinstance(code, str):
@@ -290,7 +266,7 @@ _NUMPY = {
     ("numpy._core.multiarray", "_reconstruct"): Named(_Array),
     ("numpy.core.numeric", "_frombuffer"): Named(_from_buffer),
     ("numpy._core.numeric", "_frombuffer"): Named(_from_buffer),
-    ("numpy", "ndarray"): "ndarray",  # only ever handed to _reconstruct
+    ("numpy", "ndarray"): "ndarray",  # an argument of _reconstruct
     ("numpy", "dtype"): Named(_Dtype),
 }
 
@@ -303,9 +279,9 @@ def arrays_by_name(data: bytes) -> dict[str, np.ndarray]:
     """Return the arrays in a pickle's dictionaries, by their path.
 
     Raises:
-        Refused: it asks for something else than arrays, numbers, texts and containers.
-        Odd: it holds itself, or its parts so often that nobody could go through them.
-        Exception: a damaged pickle raises whatever its bytes happen to say.
+        Refused: the pickle asks for anything but arrays, numbers, texts and containers.
+        Odd: the pickle holds itself, or shares its parts so often that it cannot be walked.
+        Exception: any other, if the pickle is damaged.
 
     >>> arrays_by_name(pickle.dumps({"conv": {"bias": np.zeros(2), "steps": 3}}))
     {'conv/bias': array([0., 0.])}
@@ -314,13 +290,12 @@ def arrays_by_name(data: bytes) -> dict[str, np.ndarray]:
 
 
 def unpickle(data: bytes) -> dict[str, Any]:
-    """Return what a pickled dictionary holds: arrays, numbers, texts, lists, also if Python 2 wrote it.
-
-    Its keys are texts.
+    """Return a pickled dictionary of arrays, numbers, texts and lists, of Python 2 or 3; its keys become
+    texts.
 
     Raises:
-        Refused: it asks for something else.
-        Exception: a damaged pickle raises whatever its bytes happen to say.
+        Refused: the pickle asks for anything else.
+        Exception: any other, if the pickle is damaged.
 
     >>> unpickle(pickle.dumps({b"labels": [1, 2], b"data": np.arange(3)}))
     {'labels': [1, 2], 'data': array([0, 1, 2])}
@@ -338,14 +313,14 @@ def walk(tree: Any) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of dictionaries in dictionaries, and the path of each.
 
     Raises:
-        Odd: a dictionary that holds itself, or more leaves, by sharing them, than a pickle can have
+        Odd: a dictionary holds itself, or shares its parts into more leaves than a pickle may have
             instructions.
 
     >>> list(walk({"a": {"b": 1}, "c": 2}))
     [('a/b', 1), ('c', 2)]
     """
     if _count(tree, {}, 0) > MOST_STEPS:
-        raise Odd("shares its parts so often that they cannot be gone through")
+        raise Odd("shares its parts so often that they cannot be walked")
     yield from _leaves(tree, "")
 
 
@@ -363,7 +338,7 @@ def _path(path: str, name: Any) -> str:
 
 
 def _count(tree: Any, known: dict[int, int | None], depth: int) -> int:
-    """Return how many nodes whoever goes through a tree will meet; each part is counted once."""
+    """Return the number of nodes in a full walk; the count of a shared part is cached."""
     if not isinstance(tree, dict):
         return 1
     if depth > DEEPEST:

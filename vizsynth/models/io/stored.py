@@ -1,4 +1,4 @@
-"""Arrays that lie in a file: their names, shapes and precisions, known before any of them is read."""
+"""Arrays in a file: names, shapes and precisions are known before any array is read."""
 
 import math
 from collections.abc import Callable, Collection
@@ -8,7 +8,7 @@ import numpy as np
 
 from vizsynth.core.claims import shown
 
-MOST = 20_000  # arrays a file; the largest networks have some thousand
+MOST = 20_000  # arrays per file; the largest networks have about a thousand
 LONGEST = 500  # characters of a name
 
 
@@ -17,7 +17,7 @@ class WeightsError(ValueError):
 
 
 class Stored(NamedTuple):
-    """An array in a file."""
+    """An array that is read when it is needed."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -25,11 +25,11 @@ class Stored(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it has."""
+        """The size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def outline(self) -> np.ndarray:
-        """Return an array of zeros of its shape, all of them one: it takes no memory.
+        """Return zeros of this shape, broadcast from a single zero: they take no memory.
 
         >>> Stored((1 << 20, 1 << 20), np.dtype("f4"), lambda: np.zeros(0)).outline().shape
         (1048576, 1048576)
@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 
 
 def of_array(array: np.ndarray) -> Stored:
-    """Return an array that is there already as one that is stored.
+    """Wrap an array that is in memory already.
 
     >>> of_array(np.ones(3)).shape
     (3,)
@@ -47,14 +47,14 @@ def of_array(array: np.ndarray) -> Stored:
 
 
 def check_names(path: object, names: Collection[str]) -> None:
-    """Raise if a file holds more arrays than any network has, or gives them names that nobody gives.
+    """Raise if a file holds more arrays than any network, or if a name is too long for one.
 
     >>> check_names("evil.pkl", ["a" * 1000])
     Traceback (most recent call last):
     vizsynth.models.io.stored.WeightsError: evil.pkl: an array's name has 1,000 characters: aaaaaaaaa...
     """
     if len(names) > MOST:
-        raise WeightsError(f"{path} holds {len(names):,} arrays, more than any network has")
+        raise WeightsError(f"{path} holds {len(names):,} arrays, more than any network")
     for name in names:
         if len(name) > LONGEST:
             raise WeightsError(f"{path}: an array's name has {len(name):,} characters: {shown(name)}")

@@ -1,12 +1,12 @@
-"""PyTorch's files, read without PyTorch: a pickle of how tensors lie in storages, and the storages.
+"""Read PyTorch's files without PyTorch: a pickle that places tensors in storages, and the storages.
 
-Two layouts. Since PyTorch 1.6 a zip in which nothing is packed: `NAME/data.pkl`, and `NAME/data/KEY` for
-each storage. Before that, pickles one after another (a magic number, the version, the machine, the tensors,
-the keys of the storages) and then, for each storage, how many numbers it has, and the numbers.
+Two layouts. Since PyTorch 1.6, a zip without compression: `NAME/data.pkl`, and `NAME/data/KEY` for each
+storage. Before 1.6, a row of pickles (a magic number, the version, the byte order, the tensors, the keys of
+the storages), and then the length and the numbers of each storage.
 
-PyTorch's own safe reading, `weights_only=True`, runs no code, but makes as many numbers as a file asks for:
-a pickle of thirty bytes may ask for a gigabyte. Here a tensor has no more numbers than its storage, and a
-storage no more than the file.
+PyTorch's own safe loading, `weights_only=True`, runs no code, but allocates as many numbers as a file asks
+for: a pickle of thirty bytes may ask for a gigabyte. Here a tensor has no more numbers than its storage, and
+a storage no more than the file.
 """
 
 import io
@@ -45,13 +45,13 @@ _NOT_READ = {
 
 
 class _Kind(NamedTuple):
-    """Stands for a class of storages, or for a precision."""
+    """Stands for a class of storages or a precision."""
 
     dtype: np.dtype
 
 
 class _Storage(NamedTuple):
-    """Numbers one after another, which the file keeps outside the pickle."""
+    """A row of numbers that the file keeps outside the pickle."""
 
     dtype: np.dtype
     length: int
@@ -59,7 +59,7 @@ class _Storage(NamedTuple):
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Stored:
-    """Return a tensor: where its first number lies in the storage, its sizes, and how far apart they lie."""
+    """Return a tensor from its offset in the storage, its sizes and its strides."""
     if not isinstance(storage, _Storage) or len(size) != len(stride) or len(size) > 16:
         raise TypeError("no tensor")
     for number in (offset, *size, *stride):
@@ -67,7 +67,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
     count, shape = math.prod(size), tuple(size)
     if count > storage.length:
         raise Odd(
-            f"holds a tensor of {count:,} numbers, of which it stores {storage.length:,}: save it as "
+            f"holds a tensor of {count:,} numbers, but stores only {storage.length:,}: save it as "
             "tensor.contiguous()"
         )
     if count and offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) >= storage.length:
@@ -83,17 +83,17 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
 
 
 def _tensor_of_bytes(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Stored:
-    """Return a tensor whose storage does not say what its bytes are."""
-    dtype = rest[2].dtype  # behind what only gradients need
+    """Return a tensor whose precision is given here, not by its storage."""
+    dtype = rest[2].dtype  # after two arguments that only gradients need
     count = storage.length // dtype.itemsize
     typed = _Storage(dtype, count, lambda: storage.read()[: count * dtype.itemsize].view(dtype))
     return _tensor(typed, offset, size, stride)
 
 
 def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    """Return a tensor that was given attributes, or the class of parameters."""
+    """Return a tensor with attributes, or a parameter: the class and the attributes are dropped."""
     if not isinstance(function, Named):
-        raise Refused("it calls what it has made itself")
+        raise Refused("it calls an object that it has made")
     return function.function(*arguments)
 
 
@@ -108,7 +108,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch.nn.parameter", "Parameter"): "a class",
     ("torch.storage", "UntypedStorage"): _Kind(np.dtype("u1")),
     ("torch", "Size"): Named(lambda sizes=(): sizes),
-    # What may lie beside the weights, and holds none.
+    # Objects that may lie beside the weights and hold no weights.
     ("torch", "device"): Named(lambda *_: None),
     ("builtins", "set"): Named(lambda *_: None),
     ("__builtin__", "set"): Named(lambda *_: None),
@@ -122,28 +122,28 @@ def _refused(module: str, name: str) -> Exception:
     if module == "torch._utils" and name in _NOT_READ:
         return Odd(f"holds {_NOT_READ[name]}")
     if module == "torch" and name.startswith(("float", "complex", "ComplexF", "ComplexD")):
-        return Odd(f"holds numbers of torch.{name}, which are not read here: save them as torch.float32")
+        return Odd(f"holds numbers of torch.{name}, which cannot be read: save them as torch.float32")
     return Refused(f"it asks for {module}.{name}")
 
 
 def tensors_in_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Stored]:
-    """Return the tensors of a file in the layout of today.
+    """Return the tensors of a file in the layout since PyTorch 1.6.
 
     Args:
-        archive: the file; it is read again when the tensors are.
+        archive: the open file; it must stay open until the tensors are read.
         size: of the file, in bytes.
 
     Raises:
-        Refused: it asks for something else than tensors.
-        Odd: tensors that are not read here; more numbers than there are.
-        Exception: a damaged file raises whatever its bytes happen to say.
+        Refused: the pickle asks for anything but tensors.
+        Odd: the tensors are of a kind that cannot be read, or claim more numbers than the file has.
+        Exception: any other, if the file is damaged.
     """
     members = {member.filename: member for member in archive.infolist()}
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise Odd("holds several pickles: save only the weights, torch.save(model.state_dict(), PATH)")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise Odd("is packed, as PyTorch packs no file: save it again by torch.save")
+        raise Odd("is a packed zip, which PyTorch does not write: save it again by torch.save")
     prefix = pickles[0].removesuffix("data.pkl")
     order = members.get(f"{prefix}byteorder")
     big = order is not None and order.file_size < 16 and archive.read(order) == b"big"
@@ -155,7 +155,7 @@ def tensors_in_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Stored]:
         if key not in kept:
             left[0] -= member.file_size
             if left[0] < 0:
-                raise Odd("holds one part of itself several times")
+                raise Odd("holds the same storage several times")
             kept[key] = np.frombuffer(archive.read(member), np.uint8)
         return kept[key]
 
@@ -163,7 +163,7 @@ def tensors_in_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Stored]:
         dtype, name, count, _ = _keyed(key, big)
         nbytes = members[f"{prefix}data/{name}"].file_size
         if count * dtype.itemsize > nbytes:
-            raise Odd(f"says that it stores {count:,} numbers where it has {nbytes:,} bytes")
+            raise Odd(f"says that it stores {count:,} numbers, but has {nbytes:,} bytes")
         return _Storage(dtype, count, lambda: raw(name)[: count * dtype.itemsize].view(dtype))
 
     data = archive.read(members[pickles[0]])
@@ -172,21 +172,15 @@ def tensors_in_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Stored]:
 
 
 def tensors_in_row(data: bytes) -> dict[str, Stored]:
-    """Return the tensors of a file in the layout of before PyTorch 1.6.
-
-    Raises:
-        Refused: it asks for something else than tensors.
-        Odd: tensors that are not read here; more numbers than there are.
-        Exception: a damaged file raises whatever its bytes happen to say.
-    """
-    kinds: dict[str, tuple[np.dtype, int]] = {}  # of each storage: its precision, and how many
+    """Return the tensors of a file in the layout before PyTorch 1.6. It raises what `tensors_in_zip` does."""
+    kinds: dict[str, tuple[np.dtype, int]] = {}  # the precision and the length of each storage
     places: dict[str, int] = {}
     big = False
 
     def persistent(key: Any) -> _Storage:
         dtype, name, count, view = _keyed(key, big)
         if count * dtype.itemsize > len(data):
-            raise Odd(f"says that it stores {count:,} numbers where it has {len(data):,} bytes")
+            raise Odd(f"says that it stores {count:,} numbers, but has {len(data):,} bytes")
         if kinds.setdefault(name, (dtype, count)) != (dtype, count):
             raise ValueError("a storage of two kinds")
         first, seen = (0, count) if view is None else view[1:]
@@ -212,10 +206,10 @@ def tensors_in_row(data: bytes) -> dict[str, Stored]:
 
 
 def _keyed(key: Any, big: bool) -> tuple[np.dtype, str, int, Any]:
-    """Return what the key of a storage says: its precision, its name, how many numbers, which part."""
+    """Return the precision, the name, the length and the view that the key of a storage gives."""
     what, kind, name, _, count, *view = key
     if what != "storage" or not isinstance(kind, _Kind) or not isinstance(name, str):
-        raise Refused("it asks for something else than storages")
+        raise Refused("it asks for something that is not a storage")
     dtype = kind.dtype.newbyteorder(">") if big else kind.dtype
     return dtype, name, _natural(count), view[0] if view else None
 
@@ -227,7 +221,7 @@ def _natural(number: Any) -> int:
 
 
 def _state_dict(loaded: Any) -> dict[str, Stored]:
-    """Find the tensors in a checkpoint, which may hold an epoch and an optimizer beside them."""
+    """Find the tensors in a checkpoint, which may also hold an epoch and an optimizer."""
     for _ in range(10):
         if not isinstance(loaded, Mapping):
             break

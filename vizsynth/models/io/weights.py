@@ -1,8 +1,9 @@
-"""Our weights format: safetensors whose tensors are named by the network's own parameter paths.
+"""vizsynth's format of weights: safetensors with the network's own parameter paths as names.
 
-A file holds `conv1_1.kernel`, `layer1.0.conv1.norm.scale` and so on, and, as JSON in its metadata, the
-`Weights` record: which network they are for, how it wants its pixels, its class names, where the
-weights come from and under which licence. Nothing in a file is ever executed.
+A file holds `conv1_1.kernel`, `layer1.0.conv1.norm.scale` and so on. The `Weights` record lies in its
+metadata as
+JSON: the network, its preprocessing, its class names, and the origin and the licence of the weights. Nothing
+    in a file is executed.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ from vizsynth.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from vizsynth.models.vgg import VGG, VGGConfig
 from vizsynth.ops import unprepared
 
-FORMAT = "vizsynth-1"  # the key of the record in the metadata; the number rises when its fields change
+FORMAT = "vizsynth-1"  # the key of the record in the metadata; the number rises if its fields change
 Config = VGGConfig | ResNetConfig | AlexNetConfig | SqueezeNetConfig | SequentialConfig
 FAMILIES: dict[str, tuple[type, type]] = {
     "vgg": (VGG, VGGConfig),
@@ -55,14 +56,14 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "sequential": (Sequential, SequentialConfig),
 }
 DESCRIPTIONS = {kind.__name__: kind for kind in (Conv, ReLU, MaxPool, MeanPool, GlobalMean, Flatten, Dense)}
-MOST_LAYERS = 1000  # of a network that a file describes; the largest of Keras' own has 813
-MOST_SIDE = 4096  # pixels of the images that a file says it is for
-MOST_TOLD = 1000  # mismatches; ResNet-152 has 932 arrays
+MOST_LAYERS = 1000  # of a network in a file; the largest of Keras' own has 813
+MOST_SIDE = 4096  # pixels of the input size in a file
+MOST_TOLD = 1000  # mismatches in a message; ResNet-152 has 932 arrays
 Net = TypeVar("Net")
 
 
 class Pixels(NamedTuple):
-    """How weights want their pixels."""
+    """The preprocessing that weights were trained with."""
 
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
@@ -77,49 +78,49 @@ PIXELS = {
     "caffe": Pixels(
         (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255), (0.0, 255.0), "BGR"
     ),
-    # [0, 1] as it is: what comes of `image / 255`
+    # [0, 1], as `image / 255` gives it
     "unit": Pixels(None, None, (0.0, 1.0), "RGB"),
     # [-1, 1]
     "symmetric": Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (-1.0, 1.0), "RGB"),
 }
-"""The preprocessings that weights are trained with, by the names that `load` takes."""
+"""Preprocessings by the names that `load` takes."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What is known about a set of weights; it travels with them."""
+    """The description of a set of weights, saved in their file."""
 
     network: str
     """The name that `vizsynth.load` knows, such as `vgg16`."""
     config: Config
-    """What distinguishes the network from others of its family."""
+    """The numbers that set the network apart from others of its family."""
     mean: tuple[float, float, float] | None
-    """Subtracted from RGB pixels in [0, 1]; None: pixels are taken as they are."""
+    """Subtracted from RGB pixels in [0, 1]; None leaves the pixels as they are."""
     std: tuple[float, float, float] | None
-    """What the rest is divided by."""
+    """The divisor after the subtraction."""
     pixel_range: tuple[float, float] = (0.0, 1.0)
-    """The range of the pixels that the weights were trained on; ours are always in [0, 1]."""
+    """The range of the training pixels; the network here takes [0, 1]."""
     channel_order: str = "RGB"
-    """The order of the channels that the weights were trained on; ours are always RGB."""
+    """The order of the training channels; the network here takes RGB."""
     input_size: tuple[int, int] = (224, 224)
-    """The height and width of the images that the weights were trained on."""
-    labels: tuple[str, ...] | None = field(default=None, hash=False)  # long, and seldom the difference
+    """The height and the width of the training images."""
+    labels: tuple[str, ...] | None = field(default=None, hash=False)  # long, and rarely all that differs
     """The names of the classes."""
     license: str = "unknown"
-    """The licence of the weights."""
     origin: str = "unknown"
-    """Where the weights come from."""
+    """The source of the weights."""
 
     @property
     def standardize(self) -> Standardize | None:
-        """The standardization that the network does inside."""
+        """The standardization inside the network."""
         return None if self.mean is None or self.std is None else Standardize(self.mean, self.std)
 
 
 def skeleton(config: Config, *, folded: bool = False) -> Any:
-    """Return the network of a configuration with shapes in place of its weights.
+    """Return the network of a configuration with shapes in place of its weights; nothing is drawn or
+    computed.
 
-    Nothing is drawn or computed. `folded` gives it without batch normalization.
+    `folded` leaves batch normalization out.
 
     >>> net = skeleton(SqueezeNetConfig(num_classes=10))
     >>> net.conv10.kernel.shape
@@ -132,23 +133,24 @@ def skeleton(config: Config, *, folded: bool = False) -> Any:
 
 
 def check_config(config: Config) -> None:
-    """Raise unless a configuration that a file describes is one that a network may have.
+    """Raise if a configuration from a file cannot be that of a network.
 
     Raises:
-        ValueError: a field of another kind, or out of all bounds; more layers than any network has.
+        ValueError: a field has another type or is out of bounds, or there are more layers than any network
+            has.
 
     >>> check_config(VGGConfig((1, 1, 10_000_000, 1, 1)))
     Traceback (most recent call last):
-    ValueError: the network should have 10,000,004 layers, more than 1,000
+    ValueError: the network has 10,000,004 layers, more than 1,000
     """
     count = max((len(value) for value in vars(config).values() if isinstance(value, tuple)), default=0)
     layers: tuple[Any, ...] = ()
-    if count <= MOST_LAYERS:  # else they need not be looked at one by one
+    if count <= MOST_LAYERS:  # the check visits each layer
         check_fields(config, zero=("padding",))
         layers = getattr(config, "stack", None) or getattr(config, "head", None) or ()
         count = len(layers) + sum(getattr(config, "depths", ()))
     if count > MOST_LAYERS:
-        raise ValueError(f"the network should have {count:,} layers, more than {MOST_LAYERS:,}")
+        raise ValueError(f"the network has {count:,} layers, more than {MOST_LAYERS:,}")
     if isinstance(config, VGGConfig) and len(config.depths) > 7:
         raise ValueError(f"{len(config.depths)} blocks leave nothing of an image")
     if isinstance(config, SequentialConfig):
@@ -159,7 +161,7 @@ def check_config(config: Config) -> None:
 
 
 def check_size(size: tuple[int, ...]) -> None:
-    """Raise unless images may have this height and width: they are made by themselves when none is asked for.
+    """Raise if images are too large: the size in a file is the default of synthesis.
 
     >>> check_size((224, 100_000))
     Traceback (most recent call last):
@@ -171,10 +173,10 @@ def check_size(size: tuple[int, ...]) -> None:
 
 @lru_cache(maxsize=16)
 def template(config: Config, folded: bool) -> Any:
-    """Return the `skeleton` of a network that a file describes. It is kept, and not to be changed.
+    """Return the `skeleton` of a configuration from a file. It is cached: do not change it.
 
     Raises:
-        WeightsError: no such network can be built.
+        WeightsError: the network cannot be built.
 
     >>> template(SqueezeNetConfig(10), False).conv10.bias.shape
     (10,)
@@ -183,7 +185,7 @@ def template(config: Config, folded: bool) -> Any:
         return skeleton(config, folded=folded)
     except (ValueError, TypeError, ArithmeticError) as error:
         reason = shown(str(error).splitlines()[0])
-        raise WeightsError(f"the network that is described cannot be built: {reason}") from None
+        raise WeightsError(f"the described network cannot be built: {reason}") from None
 
 
 def paths(net: Any) -> dict[str, Any]:
@@ -205,13 +207,13 @@ def fit(
     """Return the network with these weights, in float32.
 
     Args:
-        net: a network, or its `skeleton`; its own weights are not looked at.
+        net: a network, or its `skeleton`; its weights are ignored.
         tensors: an array for each of its `paths`.
-        names: what the arrays are called in the file that they come from, for the message.
+        names: the name of each array in its file, for the message.
 
     Raises:
-        WeightsError: the two do not match; the message lists every tensor that is missing, not
-            expected, of another shape, not of numbers, or not finite.
+        WeightsError: the message lists every tensor that is missing, unexpected, of another shape, not
+            floating point, or not finite.
 
     Example:
         >>> net = skeleton(SqueezeNetConfig(num_classes=2))
@@ -227,8 +229,7 @@ def fit(
         if path in wanted and jnp.issubdtype(tensor.dtype, jnp.floating) and not np.isfinite(tensor).all()
     ]
     _complain(complaints)
-    # Copied: the file may be mapped into memory, and may change after it was read. (By NumPy, as `jnp.array`
-    # compiles a program for each shape.)
+    # Copy: the file may be mapped into memory and change later. By NumPy: `jnp.array` compiles per shape.
     leaves = [jax.device_put(np.array(tensors[path], np.float32)) for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(net), leaves)
 
@@ -239,15 +240,16 @@ def check_fit(
     *,
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise unless arrays of these shapes fit; their values are not looked at.
+    """Raise unless the arrays fit by name, shape and type; their values are not checked.
 
     Args:
         wanted: the `paths` of a network's skeleton.
         tensors: arrays, or their outlines, for each of its paths.
-        names: what the arrays are called in the file that they come from, for the message.
+        names: the name of each array in its file, for the message.
 
     Raises:
-        WeightsError: the message lists every tensor that is missing, not expected, or of another shape.
+        WeightsError: the message lists every tensor that is missing, unexpected, of another shape, or not
+            floating point.
 
     >>> check_fit({"bias": np.zeros(3)}, {"bias": np.zeros(2)})
     Traceback (most recent call last):
@@ -291,19 +293,17 @@ def _complain(complaints: list[str]) -> None:
 
 
 def save(path: str | os.PathLike[str], net: Any, record: Weights, *, dtype: Any = None) -> None:
-    """Write a network's weights and their record.
-
-    The file appears whole or not at all.
+    """Write a network's weights and their record. The file appears whole or not at all.
 
     Args:
         path: of the file, `.safetensors`.
         net: a network of `record.config`; its batch normalization may be folded.
-        record: what is to be known about the weights.
+        record: the description of the weights.
         dtype: of the numbers in the file, such as `float16`; by default the network's own.
 
     Raises:
-        WeightsError: the network is not of `record.config`; numbers too large for `dtype`; the file
-            cannot be written.
+        WeightsError: the network does not match `record.config`, a number is too large for `dtype`, or the
+            file cannot be written.
 
     Example:
         >>> import tempfile, vizsynth
@@ -355,15 +355,15 @@ def write_tensors(
 
 
 def is_folded(names: Mapping[str, Any]) -> bool:
-    """Tell whether these parameters are those of a network without batch normalization."""
+    """Tell whether no parameter belongs to a batch normalization."""
     return not any(name.endswith(".norm.scale") for name in names)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Weights]:
-    """Read a file in our format: its arrays by their paths, and its record.
+    """Read a file in vizsynth's format: its arrays by their paths, and its record.
 
     Raises:
-        WeightsError: no such file; a file that is damaged, or in another format.
+        WeightsError: the file is missing, damaged, or in another format.
 
     Example:
         >>> from vizsynth.models.io.load import BUNDLED
@@ -371,23 +371,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Weights]:
         >>> record.network, record.input_size, arrays["conv1.kernel"].dtype
         ('squeezenet1_1', (227, 227), dtype('float16'))
     """
-    arrays, metadata = read_safetensors(path)
-    if FORMAT not in metadata:
-        raise WeightsError(
-            f"{path} is not in vizsynth's format: name its network, load(NETWORK, weights=PATH)"
-        )
-    return arrays, from_json(metadata[FORMAT], path)
-
-
-def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read the arrays and the metadata of any safetensors file.
-
-    Raises:
-        WeightsError: no such file; one that is damaged, or of precisions that NumPy does not have.
-    """
     with ExitStack() as stack:
         stored, metadata = list_safetensors(path, stack)
-        return {name: array.read() for name, array in stored.items()}, metadata
+        if FORMAT not in metadata:
+            raise WeightsError(
+                f"{path} is not in vizsynth's format: name its network, load(NETWORK, weights=PATH)"
+            )
+        arrays = {name: array.read() for name, array in stored.items()}
+    return arrays, from_json(metadata[FORMAT], path)
 
 
 _PRECISIONS = {
@@ -400,21 +391,21 @@ _PRECISIONS = {
 def list_safetensors(
     path: str | os.PathLike[str], stack: ExitStack
 ) -> tuple[dict[str, Stored], dict[str, str]]:
-    """List what a safetensors file holds; it stays open, to be read, as long as `stack` does."""
+    """List the contents of a safetensors file; it stays open as long as `stack`."""
     from safetensors import SafetensorError, safe_open
 
     def stored(file: Any, name: str) -> Stored:
         part = file.get_slice(name)
         if (code := part.get_dtype()) not in _PRECISIONS:
             raise WeightsError(
-                f"{path}: {shown(name)} has the precision {code}, not read here: save it as F32 or F16"
+                f"{path}: {shown(name)} has the precision {code}, which cannot be read: save it as F32 or F16"
             )
         return Stored(tuple(part.get_shape()), np.dtype(_PRECISIONS[code]), lambda: file.get_tensor(name))
 
     if (instead := stand_in(path)) is not None:
         raise WeightsError(f"{path} {instead}")
     try:
-        file_size(path)  # which says what a folder is, or a pipe
+        file_size(path)  # raises for a folder or a pipe
         file: Any = stack.enter_context(safe_open(os.fspath(path), framework="numpy"))
         names = list(file.keys())
         check_names(path, names)
@@ -456,10 +447,10 @@ def from_json(text: str, path: object = "the record") -> Weights:
 
 
 def check_record(record: Weights) -> None:
-    """Raise unless what a file says of its weights may be so.
+    """Raise if a record from a file cannot be true.
 
     Raises:
-        ValueError: a field of another kind, or out of all bounds.
+        ValueError: a field has another type or is out of bounds.
     """
     check_config(record.config)
     check_fields(record, zero=("padding",))
@@ -469,7 +460,7 @@ def check_record(record: Weights) -> None:
 
 
 def _describe(value: Any) -> Any:
-    """Make JSON of a field of a configuration; layers become their name and their numbers."""
+    """Return a field of a configuration for JSON; a layer becomes its name and its numbers."""
     if type(value) in DESCRIPTIONS.values():
         return {type(value).__name__: dataclasses.astuple(value)}
     return [_describe(v) for v in value] if isinstance(value, tuple) else value
