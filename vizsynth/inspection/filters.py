@@ -63,7 +63,7 @@ def kernels(net: Network) -> dict[str, Float[Array, "h w c k"]]:
     size = getattr(net, "example_size", None)
     if size is None:
         as_network(net)(jnp.zeros((1, 1, 1, 3)), ops=listing)
-    else:  # an adapted network takes only images of its example's size
+    else:  # a traced program takes maps of its own size alone
         net(jnp.zeros((1, *size, 3)), ops=ops.default._replace(conv=shaped))
     return found
 

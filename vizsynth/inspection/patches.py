@@ -131,7 +131,7 @@ def _check(net: Network, images: Array, patches: Patches, layer: str, indices: A
             f"{getattr(indices, 'dtype', type(indices).__name__)}"
         )
     if is_concrete(indices) and (np.min(indices) < NO_IMAGE or np.max(indices) > _LARGEST):
-        raise ValueError(f"indices must lie in 0..{_LARGEST}, or be -1 for padding")
+        raise ValueError(f"indices lie in 0..{_LARGEST}, or are -1 for what is no image")
 
 
 @entry(static=("layer",), check=_check)

@@ -56,7 +56,7 @@ def as_float(images: Array, dtype: Any) -> Array:
 
 @jax.jit
 def logits_of(net: Any, images: Array) -> Array:
-    """Return the logits of images, bytes or floats."""
+    """Return the logits of images that are bytes or floats."""
     return net(as_float(images, dtype_of(net)))
 
 
