@@ -139,7 +139,7 @@ def test_fresh_networks_of_every_family_have_the_classes() -> None:
         ("train", ("-n", "vgg12"), "no network is called 'vgg12'"),
         ("train", ("--patience", "2", "--validation", "0"), "--patience needs images that are held out"),
         ("train", ("--validation", "1"), "is not in the range"),
-        ("fine-tune", ("--freeze", "layer1"), "no layer with weights is called 'layer1'"),
+        ("fine-tune", ("--freeze", "layer1"), "no layer with weights begins with 'layer1'"),
         ("fine-tune", ("--freeze-to", "layer1"), "layer1"),
         ("fine-tune", ("--size", "8"), "too small"),
         ("fine-tune", ("-n", "vgg16"), "vgg16 comes without weights: name them"),

@@ -217,7 +217,7 @@ def test_the_guided_map_is_that_of_the_neuron(photo: Path) -> None:
         (("nowhere",), "nowhere"),
         (("BROKEN",), "none of the 1 images"),
         (("PICTURES", "--layer", "relu9"), "its layers are"),
-        (("PICTURES", "--layer", "logits"), "logits has no maps, so no patches; the layers that have: conv1"),
+        (("PICTURES", "--layer", "logits"), "no maps, so no patches; the layers with maps are: conv1"),
         (("PICTURES", "--channels", "0,99999"), "has the channels 0..511, and no 99999"),
         (("PICTURES", "--channels", "first"), "no list of channels"),
         (("PICTURES", "--size", "20"), "--size"),

@@ -1,1 +1,1 @@
-"""Weights and what is known of them: read, named, written."""
+"""Read, name and write weights."""

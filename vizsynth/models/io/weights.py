@@ -222,13 +222,13 @@ def fit(
         dtype('float32')
     """
     wanted = paths(net)
-    complaints = _mismatches(wanted, tensors, names or {})
-    complaints += [
+    mismatches = _mismatches(wanted, tensors, names or {})
+    mismatches += [
         f"values: {_called(path, names or {})} holds NaN or infinity"
         for path, tensor in tensors.items()
         if path in wanted and jnp.issubdtype(tensor.dtype, jnp.floating) and not np.isfinite(tensor).all()
     ]
-    _complain(complaints)
+    _refuse(mismatches)
     # Copy: the file may be mapped into memory and change later. By NumPy: `jnp.array` compiles per shape.
     leaves = [jax.device_put(np.array(tensors[path], np.float32)) for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(net), leaves)
@@ -256,7 +256,7 @@ def check_fit(
     vizsynth.models.io.stored.WeightsError: these weights do not fit the network, in 1 places:
       shape: bias must be (3,), not (2,)
     """
-    _complain(_mismatches(wanted, tensors, names or {}))
+    _refuse(_mismatches(wanted, tensors, names or {}))
 
 
 def _mismatches(
@@ -282,13 +282,13 @@ def _called(path: str, names: Mapping[str, str]) -> str:
     return f"{path} ({names[path]} in the file)" if names.get(path, path) != path else path
 
 
-def _complain(complaints: list[str]) -> None:
-    if not complaints:
+def _refuse(mismatches: list[str]) -> None:
+    if not mismatches:
         return
-    more = [f"and {len(complaints) - MOST_TOLD} more"] if len(complaints) > MOST_TOLD else []
+    more = [f"and {len(mismatches) - MOST_TOLD} more"] if len(mismatches) > MOST_TOLD else []
     raise WeightsError(
-        f"these weights do not fit the network, in {len(complaints)} places:\n  "
-        + "\n  ".join(complaints[:MOST_TOLD] + more)
+        f"these weights do not fit the network, in {len(mismatches)} places:\n  "
+        + "\n  ".join(mismatches[:MOST_TOLD] + more)
     )
 
 
