@@ -20,7 +20,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from vizsynth import files
 from vizsynth.cli import styling
 from vizsynth.cli.common import BadInput
-from vizsynth.cli.photos import digest, look_at, read_photo
+from vizsynth.cli.photos import Photo, digest
 from vizsynth.cli.segment import _photos
 from vizsynth.core.paths import check_regular_file
 from vizsynth.datasets.errors import DataError
@@ -29,6 +29,11 @@ from vizsynth.datasets.labelled import read_labelled
 from vizsynth.files import ImageFileError, list_images, read_image
 
 ROOT = Path(__file__).parents[1]
+
+
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Return a picture's size as the commands see it."""
+    return Photo(path).size
 
 
 # Formats ------------------------------------------------------------------------------
@@ -114,14 +119,14 @@ def test_segment_leaves_out_what_of_a_folder_cannot_be_read(tmp_path: Path) -> N
     Image.new("RGB", (8, 8)).save(tmp_path / "all" / "good.png")
     Image.new("RGB", (99, 8)).save(tmp_path / "all" / "long.png")
     (tmp_path / "all" / "bad.png").write_text("no picture")
-    found, skipped = _photos((tmp_path / "all",))
+    found, skipped = _photos([Photo(tmp_path / "all")])
     assert [path.name for path in found] == ["good.png"]
     assert [bad.path.name for bad in skipped] == ["bad.png", "long.png"]
     with pytest.raises(ImageFileError, match="is text"):  # what is named is wanted
-        _photos((tmp_path / "all" / "bad.png",))
+        _photos([Photo(tmp_path / "all" / "bad.png")])
     (tmp_path / "all" / "good.png").unlink()
     with pytest.raises(BadInput, match="none of the 2 photos can be read"):
-        _photos((tmp_path / "all",))
+        _photos([Photo(tmp_path / "all")])
 
 
 # Size -----------------------------------------------------------------------------------
@@ -192,9 +197,9 @@ def test_what_a_file_declares_is_checked_before_it_is_decoded(
     with pytest.raises(ImageFileError, match=re.escape(told)):
         read_image(tmp_path / "a.png", size)
     with pytest.raises((ImageFileError, BadInput)):
-        read_photo(tmp_path / "a.png", 224)
+        Photo(tmp_path / "a.png").pixels(224)
     if size is None:
-        for look in (files.look_at, files.image_sides, look_at):
+        for look in (files.look_at, files.image_sides, size_of):
             with pytest.raises(ImageFileError):
                 look(tmp_path / "a.png")
 
@@ -212,7 +217,7 @@ def test_a_long_picture_that_is_small_is_read(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").shape == (100_000, 2, 3)
     np.testing.assert_allclose(read_image(tmp_path / "a.png", (8, 8)), 0.2)
     with pytest.raises(BadInput, match="more than 8 times as long"):
-        read_photo(tmp_path / "a.png", 8)
+        Photo(tmp_path / "a.png").pixels(8)
 
 
 def test_of_large_pictures_one_is_decoded_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,10 +291,10 @@ def test_every_way_of_reading_agrees_on_what_is_up(tmp_path: Path, suffix: str, 
     np.testing.assert_allclose(image[inner], standing[inner] / 255, atol=0.12)
     assert files.look_at(path).size == (64, 48)
     assert files.image_sides(path) == (48, 64)
-    assert look_at(path) == ((64, 48), "")
-    assert read_photo(path, 24).shape == (32, 24, 3)
-    (given,) = styling.given([path], quiet=True)  # style, stylize, texture, train-style
-    small = np.asarray(given.read(styling.scaled(given.size, 32)))
+    photo = Photo(path)  # what every command reads
+    assert (photo.size, photo.note) == ((64, 48), "")
+    assert photo.read(24).shape == (32, 24, 3)
+    small = photo.pixels(styling.scaled(photo.size, 32))
     assert small.shape == (32, 24, 3)
     np.testing.assert_allclose(small, np.asarray(read_image(path, 24)), atol=1e-6)
 
@@ -326,7 +331,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
             "/dev/null": "a device",
         }
         for name, kind in kinds.items():
-            for read in (read_image, files.look_at, files.image_sides, look_at, digest):
+            for read in (read_image, files.look_at, files.image_sides, size_of, digest):
                 with (
                     soon(),
                     pytest.raises(ValueError, match=f"{name} is {kind}, not a file; save its content"),

@@ -100,12 +100,7 @@ def read_pixels(
     size = _checked_size(size)
     with open_picture(path) as image:
         _check_result(image, size, path)
-        picture = _fit(_decoded(image, path), size)
-        pixels = np.array(picture, np.float32)
-        if picture.mode == "F":
-            return np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1)
-        pixels /= 255
-    return pixels
+        return _pixels(_fit(_decoded(image, path), size))
 
 
 class Look(NamedTuple):
@@ -118,18 +113,39 @@ class Look(NamedTuple):
     grey: bool
 
 
+class Decoded:
+    """A picture that is decoded once and given at any size."""
+
+    look: Look
+    """The properties of the picture."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open and decode a picture.
+
+        Raises:
+            FileNotFoundError, ImageFileError: as `read_image`.
+        """
+        self.path = Path(path)
+        with open_picture(self.path) as image:
+            mode, transparent = image.mode, image.has_transparency_data
+            self._picture = _decoded(image, self.path)
+        grey = mode in ("1", "L", "LA", "F") or mode.startswith("I")
+        self.look = Look((self._picture.height, self._picture.width), transparent, grey)
+
+    def pixels(self, size: int | tuple[int, int] | None = None) -> Float[np.ndarray, "h w 3"]:
+        """Return the picture as `read_pixels` does."""
+        size = _checked_size(size)
+        _check_result(self._picture, size, self.path)
+        return _pixels(_fit(self._picture, size))
+
+
 def look_at(path: str | os.PathLike[str]) -> Look:
     """Return the properties of a picture, decoding it as a check.
 
     Raises:
         FileNotFoundError, ImageFileError: as `read_image`.
     """
-    path = Path(path)
-    with open_picture(path) as image:
-        mode, transparent = image.mode, image.has_transparency_data
-        picture = _decoded(image, path)
-    grey = mode in ("1", "L", "LA", "F") or mode.startswith("I")
-    return Look((picture.height, picture.width), transparent, grey)
+    return Decoded(path).look
 
 
 def image_sides(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -451,6 +467,14 @@ def _fit(image: Image.Image, size: int | tuple[int, int] | None) -> Image.Image:
     if isinstance(size, tuple):
         return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return image.resize(_scaled(image.size, size), Image.Resampling.BICUBIC)
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    pixels = np.array(picture, np.float32)
+    if picture.mode == "F":
+        return np.repeat(np.clip(pixels, 0, 1)[..., None], 3, axis=-1)
+    pixels /= 255
+    return pixels
 
 
 def _scaled(sides: tuple[int, int], shorter: int) -> tuple[int, int]:

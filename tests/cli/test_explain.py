@@ -14,7 +14,7 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import explain
+from vizsynth.cli import explain, photos
 from vizsynth.cli.methods import Method
 
 SMALL = ("--size", "64", "--method", "saliency,grad-cam", "--layer", "fire5")  # compiles quickly
@@ -101,7 +101,7 @@ def test_large_photos_are_shown_smaller(run: Run, photo: Path, tmp_path: Path) -
         image.resize((1536, 1024)).save(large)
     assert run("explain", large, "-o", tmp_path / "out", *SMALL).code == 0
     with Image.open(tmp_path / "out" / "saliency.png") as written:
-        assert max(written.size) == explain.LARGEST
+        assert max(written.size) == photos.LARGEST
 
 
 # What is in the folder already --------------------------------------------------

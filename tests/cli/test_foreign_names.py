@@ -136,8 +136,8 @@ def test_errors_and_warnings_are_spelled(
     ],
 )
 def test_the_usual_folder_is_a_plain_one_in_out(name: str, folder: str) -> None:
-    assert common.usual_folder(Path(name).stem) == Path("out", folder)
-    assert common.usual_folder(Path(name).stem, "-dream") == Path("out", f"{folder}-dream")
+    assert common.usual_folder("NAME", Path(name).stem) == Path("out", folder)
+    assert common.usual_folder("NAME-dream", Path(name).stem) == Path("out", f"{folder}-dream")
     assert photos.distinct_names([Path(name)] * 3) == [folder, f"{folder}-2", f"{folder}-3"]
 
 

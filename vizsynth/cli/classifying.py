@@ -4,14 +4,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, making, options
+from vizsynth.cli.options import Resumable
+from vizsynth.cli.settings import argument, name_of, option
 from vizsynth.core.signals import exit_code
 
 NETWORK, HISTORY, CURVES = "network.safetensors", "history.json", "history.png"
@@ -19,72 +21,48 @@ SCHEDULES = ("constant", "cosine", "one-cycle", "stairs")
 AUGMENTATIONS = ("none", "shift", "mirror")
 TOLD = 20  # images that could not be read, by name; numbers.json has them all
 
-data = click.argument("data", type=click.Path(path_type=Path), metavar="DATA")
-epochs = click.option(
-    "--epochs", type=click.IntRange(1, 100_000), default=10, help="How often all images are seen [10]."
-)
-batch_size = click.option(
-    "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="IMAGES", hidden=True,
-    help="Images a step [64].",
-)  # fmt: skip
-weight_decay = click.option(
-    "--weight-decay", type=click.FloatRange(0), default=1e-4, metavar="DECAY", hidden=True,
-    help="Of kernels, as AdamW has it [0.0001].",
-)  # fmt: skip
-schedule = click.option(
-    "--schedule", type=click.Choice(SCHEDULES), default="cosine", hidden=True,
-    help="How the learning rate goes [cosine].",
-)  # fmt: skip
-augment = click.option(
-    "--augment", type=click.Choice(AUGMENTATIONS), default="none",
-    help="Shift images; mirror: that, too [none].",
-)  # fmt: skip
-freeze = click.option(
-    "--freeze", multiple=True, metavar="LAYER", hidden=True,
-    help="A layer, or what its name begins with, that is not trained; repeatable.",
-)  # fmt: skip
-freeze_to = click.option("--freeze-to", metavar="LAYER", help="Train only what comes after this layer.")
-patience = click.option(
-    "--patience", type=click.IntRange(1), metavar="EPOCHS",
-    help="Stop after so many that were no better.",
-)  # fmt: skip
-validation = click.option(
-    "--validation", type=click.FloatRange(0, 1, max_open=True), default=0.1, metavar="SHARE",
-    hidden=True, help="Held out, where DATA holds none out itself [0.1].",
-)  # fmt: skip
 
-
-def learning_rate(default: float) -> Callable[[Any], Any]:
+def learning_rate(usual: float) -> Any:
     """Return the option for the learning rate."""
-    return click.option(
-        "--learning-rate", type=click.FloatRange(0, min_open=True), default=default, metavar="RATE",
-        help=f"At its highest [{default:g}].",
-    )  # fmt: skip
+    return option(usual, "At its highest", type=options.ABOVE_0, metavar="RATE")
 
 
-def size(default: int) -> Callable[[Any], Any]:
+def size(usual: int) -> Any:
     """Return the option for the size of the images."""
-    return click.option(
-        "--size", type=click.IntRange(8, 4096), default=default, metavar="PIXELS",
-        help=f"Of images, cut square [{default}].",
+    return option(usual, "Of images, cut square", type=click.IntRange(8, 4096), metavar="PIXELS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Resumable):
+    """The settings of a training."""
+
+    data: Path = argument(metavar="DATA")
+    network: str = options.network()
+    weights: str | None = options.weights()
+    epochs: int = option(10, "How often all images are seen", type=click.IntRange(1, 100_000))
+    batch_size: int = option(
+        64, "Images a step", type=click.IntRange(1, 65536), metavar="IMAGES", hidden=True
+    )
+    learning_rate: float = learning_rate(1e-3)
+    weight_decay: float = option(
+        1e-4, "Of kernels, as AdamW has it", type=options.WEIGHT, metavar="DECAY", hidden=True
+    )
+    schedule: str = option("cosine", "How the learning rate goes", type=click.Choice(SCHEDULES), hidden=True)
+    augment: str = option("none", "Shift images; mirror: that, too", type=click.Choice(AUGMENTATIONS))
+    freeze: tuple[str, ...] = option(
+        (), "A layer, or what its name begins with, that is not trained; repeatable", metavar="LAYER",
+        hidden=True,
     )  # fmt: skip
-
-
-class Settings(NamedTuple):
-    """How a training goes."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    schedule: str
-    augment: str
-    freeze: tuple[str, ...]
-    freeze_to: str | None
-    patience: int | None
-    validation: float
-    size: int
-    seed: int
+    freeze_to: str | None = option(None, "Train only what comes after this layer", metavar="LAYER")
+    patience: int | None = option(
+        None, "Stop after so many that were no better", type=options.COUNT, metavar="EPOCHS"
+    )
+    validation: float = option(
+        0.1, "Held out, where DATA holds none out itself", type=click.FloatRange(0, 1, max_open=True),
+        metavar="SHARE", hidden=True,
+    )  # fmt: skip
+    size: int = size(64)
+    out: Path | None = options.out("DATA-NAME")
 
 
 def augmentation(name: str, size: int) -> Any:
@@ -96,34 +74,13 @@ def augmentation(name: str, size: int) -> Any:
     return {"none": none, "shift": Sequence(shifted), "mirror": Sequence((Mirror(), *shifted))}[name]
 
 
-def train(
-    made: Callable[[tuple[str, ...], int], Any],
-    data: Path,
-    settings: Settings,
-    *,
-    command: str,
-    network: str,
-    weights: str | None,
-    out: Path | None,
-    resume: bool,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def train(made: Callable[[tuple[str, ...], int], Any], settings: Training, network: str) -> None:
     """Train a network on labelled images and write what comes of it.
 
     Args:
         made: `made(classes, seed)` is the network before the training.
-        data: the labelled images.
         settings: how it goes.
-        command: its name.
-        network: the network's.
-        weights: those it began with.
-        out: where files go.
-        resume: whether to go on with a training that was stopped there.
-        overwrite: whether files of others may go.
-        as_json: whether to print JSON.
-        quiet: whether to show nothing on the way.
+        network: the network's name.
     """
     import jax
 
@@ -133,16 +90,9 @@ def train(
     from vizsynth.datasets.labelled import read_labelled
 
     began = time.monotonic()
-    origin = {
-        "command": command, "data": data.name, "network": network, "weights": weights,
-        **{k: list(v) if isinstance(v, tuple) else v for k, v in settings._asdict().items()},
-    }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(data.absolute().stem, f"-{common.plain_name(network)}"),
-        origin,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    data, quiet = settings.data, settings.quiet
+    names = (data.absolute().stem, network)
+    folder = settings.open(*names, resolved={"network": network})
     folder.check([NETWORK, HISTORY, CURVES], inputs=[data])
 
     key = jax.random.key(settings.seed)
@@ -172,8 +122,8 @@ def train(
                 batch_size=settings.batch_size, learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay, schedule=training.SCHEDULES[settings.schedule],
                 augment=augmentation(settings.augment, settings.size), frozen=frozen,
-                patience=settings.patience, folder=states, origin={"network": network, "weights": weights},
-                watch=watched,
+                patience=settings.patience, folder=states,
+                origin={"network": network, "weights": settings.weights}, watch=watched,
             )  # fmt: skip
     except training.Diverged as error:
         raise making.Stopped(str(error), 1) from None
@@ -190,23 +140,17 @@ def train(
         "finished": fitted.finished,
         "best": None if best is None else best._asdict(),
         "seconds": round(time.monotonic() - began, 1),
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
 
     def save(path: Path) -> None:
-        how = f"vizsynth {command}: {len(fitted.history)} epochs of {len(examples.labels)} images"
+        how = f"vizsynth {name_of(settings)}: {len(fitted.history)} epochs of {len(examples.labels)} images"
         record = models.record_of(net, network, input_size=(settings.size, settings.size), origin=how)
         models.save(path, net, record)
 
     files: dict[str, Any] = {NETWORK: save, HISTORY: _as_json(fitted.history)}
     if fitted.history:
         files[CURVES] = lambda path: draw_history(path, fitted.history)
-    names = folder.write(files, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": names})
-    else:
-        common.tell(_summary(fitted), f"wrote into {folder.path}: {', '.join(names)}")
+    settings.write(folder, files, numbers, _summary(fitted))
     if not fitted.finished:
         steps = f"after {len(fitted.history)} of {settings.epochs} epochs"
         raise making.Stopped(f"interrupted {steps}; --resume goes on from there", exit_code(asked))

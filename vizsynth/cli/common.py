@@ -1,6 +1,7 @@
-"""What the commands share: their options, how they load, and what they say while they work."""
+"""What the commands share: how they load, and what they say while they work."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,54 +22,6 @@ class BadInput(click.ClickException):
 
 DEFAULT_NETWORK = "squeezenet1_1"
 LONGEST_NAME = 100  # bytes: file systems take 255, and two names, or endings, come together
-
-# The texts are short enough for a line each, so that a command's help fits a screen.
-network = click.option(
-    "--network", "-n", default=DEFAULT_NETWORK, metavar="NAME",
-    help=f"As `vizsynth networks` lists them [{DEFAULT_NETWORK}].",
-)  # fmt: skip
-weights = click.option("--weights", "-w", metavar="NAME", help="Its weights: a file, or a listed name.")
-target = click.option(
-    "--target", "-t", default="top", metavar="CLASS", help="A class, by name or number [the top one]."
-)
-layer = click.option("--layer", "-l", metavar="NAME", help="A layer [the network's usual one].")
-seed = click.option("--seed", type=int, default=0, help="Of what is drawn at random [0].")
-size = click.option(
-    "--size", type=click.IntRange(33, 4096), metavar="PIXELS",
-    help="The shorter side of what the network sees.",
-)  # fmt: skip
-overwrite = click.option("--overwrite", is_flag=True, help="Replace files of other runs in DIR.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
-
-
-def out(usual: str) -> Callable[[Any], Any]:
-    """Return the option for the folder of all that a command writes; `usual` is where without it."""
-    return click.option(
-        "--out", "-o", type=click.Path(path_type=Path), metavar="DIR", help=f"Where the files go [{usual}]."
-    )
-
-
-def _show_all(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    del parameter
-    if not asked or context.resilient_parsing:
-        return
-    rarer = [p for p in context.command.params if isinstance(p, click.Option) and p.hidden]
-    for option in rarer:
-        option.hidden = False
-    try:
-        click.echo(context.get_help())
-    finally:
-        for option in rarer:
-            option.hidden = True
-    context.exit()
-
-
-# Where there are more options than fit a screen, those that few need are `hidden`.
-help_all = click.option(
-    "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
-    help="Show this and the rarer options.",
-)  # fmt: skip
 
 
 def need_extra(module: str, extra: str = "cli") -> None:
@@ -97,6 +50,17 @@ def need_classes(net: Any, name: str) -> None:
 def class_name(net: Any, label: int) -> str:
     """Return the name of a class, or what stands for it where names are not known."""
     return net.labels[label] if net.labels is not None else f"class {label}"
+
+
+def likely(net: Any, probabilities: Any, label: int) -> dict[str, Any]:
+    """Return a class, its name and its probability, for numbers.json."""
+    p = round(float(probabilities[label]), 6)
+    return {"label": label, "name": class_name(net, label), "probability": p}
+
+
+def pick_target(net: Any, typed: str) -> int | None:
+    """Return the label of the class that was typed, or None for the likeliest: `top`."""
+    return None if typed == "top" else pick_class(net, typed)
 
 
 def pick_class(net: Any, typed: str) -> int:
@@ -144,6 +108,14 @@ def input_size(net: Any) -> tuple[int, int]:
     return (224, 224) if record is None else record.input_size
 
 
+def seen(net: Any, weights: str | None, image: Any) -> dict[str, Any]:
+    """Return the origin of the network's weights, and the size of what it sees, for numbers.json."""
+    return {
+        "weights": {"given": weights, "origin": net.record.origin},
+        "seen_at": {"height": image.shape[0], "width": image.shape[1]},
+    }
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a number may depend on."""
     import platform
@@ -175,13 +147,16 @@ def _print(lines: Sequence[str], *, err: bool) -> None:
         click.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
-def usual_folder(name: str, ending: str = "") -> Path:
-    """Return out/NAME: one plain folder in `out`, whatever the name of a file or a network may hold.
+def usual_folder(usual: str, *names: str) -> Path:
+    """Return the folder in `out` that is called so, names in place of the words in capitals.
 
-    >>> usual_folder("cat", "-dream").as_posix(), usual_folder("..").as_posix()
+    It is one plain folder, whatever the name of a file or a network may hold.
+
+    >>> usual_folder("NAME-dream", "cat").as_posix(), usual_folder("NAME", "..").as_posix()
     ('out/cat-dream', 'out/unnamed')
     """
-    return Path("out") / f"{plain_name(name)}{ending}"
+    given = iter(names)
+    return Path("out") / re.sub("[A-Z]+", lambda _: plain_name(next(given)), usual)
 
 
 def plain_name(text: str) -> str:

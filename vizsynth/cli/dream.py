@@ -1,5 +1,6 @@
 """`vizsynth dream`: a network exaggerates what it sees in a photo."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,64 +8,37 @@ from typing import Any
 import click
 import numpy as np
 
-from vizsynth.cli import common, making
+from vizsynth.cli import common, making, options
+from vizsynth.cli.options import Stepwise
 from vizsynth.cli.output import FRAMES, OutputFolder
-from vizsynth.cli.photos import digest, read_photo
+from vizsynth.cli.photos import Photo
+from vizsynth.cli.settings import argument, command_of, option
 from vizsynth.core.signals import Interrupted, exit_code
 
 DREAM, SHEET, ZOOM = "dream.png", "sheet.png", "zoom.webp"
 
 
-@click.command("dream")
-@click.argument("photo", type=click.Path(path_type=Path))
-@common.network
-@common.weights
-@click.option(
-    "--layer", "-l", "layers", multiple=True, metavar="NAME", help="What is amplified; may be repeated."
-)
-@click.option("--guide", type=click.Path(path_type=Path), metavar="PHOTO", help="A photo to dream of.")
-@click.option("--octaves", type=click.IntRange(1, 20), default=4, help="How many sizes [4].")
-@click.option(
-    "--octave-scale", type=click.FloatRange(1, 4, min_open=True), default=1.4,
-    help="Between two of them [1.4].",
-)  # fmt: skip
-@making.steps(10, "On each octave")
-@click.option(
-    "--frames",
-    type=click.IntRange(1, 10_000),
-    metavar="N",
-    help="Dream on, zooming in [1 picture].",
-)
-@click.option(
-    "--size", type=click.IntRange(33, 4096), default=384, metavar="PIXELS",
-    help="The shorter side [384].",
-)  # fmt: skip
-@making.every
-@making.resume
-@common.seed
-@common.out("out/NAME-dream")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    photo: Path,
-    network: str,
-    weights: str | None,
-    layers: tuple[str, ...],
-    guide: Path | None,
-    octaves: int,
-    octave_scale: float,
-    steps: int,
-    frames: int | None,
-    size: int,
-    every: int | None,
-    resume: bool,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Stepwise):
+    """Of `vizsynth dream`."""
+
+    photo: Photo = argument()
+    network: str = options.network()
+    weights: str | None = options.weights()
+    layers: tuple[str, ...] = options.layers("What is amplified; may be repeated")
+    guide: Photo | None = option(None, "A photo to dream of", metavar="PHOTO")
+    octaves: int = option(4, "How many sizes", type=click.IntRange(1, 20))
+    octave_scale: float = option(1.4, "Between two of them", type=click.FloatRange(1, 4, min_open=True))
+    steps_an_octave: int = options.steps(10, "On each octave", record="origin")
+    frames: int | None = option(
+        None, "Dream on, zooming in [1 picture]", type=click.IntRange(1, 10_000), metavar="N", record=None
+    )
+    size: int = option(384, "The shorter side", type=options.PIXELS, metavar="PIXELS")
+    out: Path | None = options.out("NAME-dream")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Let a network exaggerate what it sees in PHOTO.
 
     Writes the dream, photo and dream side by side, and numbers.json into DIR;
@@ -75,81 +49,63 @@ def command(
     import vizsynth
     from vizsynth.figures import sheet
 
-    net = common.load_network(network, weights)
-    chosen = [common.pick_layer(net, name) for name in layers] or [common.roles(net).dream]
+    photo, guide, frames = settings.photo, settings.guide, settings.frames
+    octaves, steps, every = settings.octaves, settings.steps_an_octave, settings.every
+    net = common.load_network(settings.network, settings.weights)
+    chosen = [common.pick_layer(net, name) for name in settings.layers] or [common.roles(net).dream]
     if guide is not None and len(chosen) > 1:
         raise common.BadInput("a guide is compared at one layer; give --layer once")
-    if frames is not None and (resume or every):
+    if frames is not None and (settings.resume or every):
         raise common.BadInput(
             "--frames keeps each of its frames, and goes on by itself: leave out --every, --resume"
         )
-    image = read_photo(photo, size)
-    options: dict[str, Any] = {
-        "octaves": octaves,
-        "octave_scale": octave_scale,
-        "steps": steps,
-    }
+    image = photo.read(settings.size)
+    arguments: dict[str, Any] = {"octaves": octaves, "octave_scale": settings.octave_scale, "steps": steps}
     if guide is not None:
-        options |= {"layer": chosen[0], "guide": read_photo(guide, min(common.input_size(net)))[None]}
+        arguments |= {"layer": chosen[0], "guide": guide.read(min(common.input_size(net)))[None]}
     elif len(chosen) == 1:
-        options["layer"] = chosen[0]
+        arguments["layer"] = chosen[0]
     else:
         from vizsynth.scores import LayerNorm
 
         target = LayerNorm(chosen[0])
         for name in chosen[1:]:
             target = target + LayerNorm(name)
-        options["target"] = target
-    origin = {
-        "command": "dream", "photo": {"name": photo.name, "sha256": digest(photo)}, "network": network,
-        "weights": weights, "layers": chosen, "guide": None if guide is None else digest(guide),
-        "octaves": octaves, "octave_scale": octave_scale, "steps_an_octave": steps,
-        "size": size, "seed": seed, "zooming": frames is not None,
-    }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(photo.stem, "-dream"), origin, overwrite=overwrite, resume=resume
+        arguments["target"] = target
+    folder = settings.open(
+        photo.stem,
+        resolved={"layers": chosen, "guide": guide and guide.digest, "zooming": frames is not None},
     )
     if frames is None:
         files, mine = [DREAM, SHEET], making.frames(every, octaves * steps, folder)
     else:
         files, mine = [DREAM, SHEET, ZOOM, *map(_frame, range(frames))], lambda name: False
     folder.check(files, inputs=[photo] if guide is None else [photo, guide], frames=mine)
-    key = jax.random.key(seed)
+    key = jax.random.key(settings.seed)
 
     pictures: dict[str, Any] = {}
     if frames is not None:
-        film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, **options)
-        made = _film(film, folder, frames, photo.name, quiet)
+        film = vizsynth.deepdream_zoom(net, image[None], key=key, frames=frames, **arguments)
+        made = _film(film, folder, frames, photo.name, settings.quiet)
         pictures[ZOOM] = partial(_animate, frames=[folder.path / name for name in made.frames])
     else:
         made = making.make(
             lambda state, count: vizsynth.deepdream(
-                net, image[None], key=key, state=state, take=count, **options
+                net, image[None], key=key, state=state, take=count, **arguments
             ),
-            what=f"{photo.name} at {', '.join(chosen)}",
-            steps=octaves * steps,
-            every=every,
-            folder=folder,
-            quiet=quiet,
-        )
+            what=f"{photo.name} at {', '.join(chosen)}", steps=octaves * steps, every=every, folder=folder,
+            quiet=settings.quiet,
+        )  # fmt: skip
     dreamt = made.images[0]
     numbers = {
-        "steps": made.steps,
-        "finished": made.stopped is None,
+        **made.numbers,
         "objective": making.objective_summary(made.trace),
         "height": dreamt.shape[0],
         "width": dreamt.shape[1],
-        "frames": made.frames,
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
-    title = f"{network}, {', '.join(chosen)}, {octaves} octaves of {steps} steps"
+    title = f"{settings.network}, {', '.join(chosen)}, {octaves} octaves of {steps} steps"
     pictures |= {DREAM: dreamt, SHEET: sheet([[image, dreamt]], title=title)}
-    files = folder.write(pictures, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-    else:
-        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
+    settings.write(folder, pictures, numbers)
     making.finish(folder, [made])
 
 

@@ -1,13 +1,15 @@
 """`vizsynth embed`: the images of a folder on a plane, those alike to a network side by side."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, folders
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, folders, options
+from vizsynth.cli.folders import OfFolder
+from vizsynth.cli.settings import command_of, option
 
 PLANE, GRID = "embedding.png", "grid.png"
 SIDE, SMALL = 1200, 48
@@ -16,42 +18,21 @@ NEAR = 10  # neighbors whose classes are compared
 METHODS = ("tsne", "pca")
 
 
-@click.command("embed")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--method", "-m", type=click.Choice(METHODS), default="tsne", metavar="NAME", help="tsne or pca [tsne]."
-)
-@click.option(
-    "--perplexity", type=click.FloatRange(1), metavar="N",
-    help="How many neighbors count in t-SNE [30, or a third of the images].",
-)  # fmt: skip
-@click.option(
-    "--most", type=click.IntRange(4), default=1600, metavar="N", help="Pictures drawn, at most [1600]."
-)
-@common.network
-@common.weights
-@common.layer
-@common.size
-@common.seed
-@common.out("out/NAME-embedding")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    folder: Path,
-    method: str,
-    perplexity: float | None,
-    most: int,
-    network: str,
-    weights: str | None,
-    layer: str | None,
-    size: int | None,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(OfFolder):
+    """Of `vizsynth embed`."""
+
+    method: str = option("tsne", "tsne or pca", "--method", "-m", type=click.Choice(METHODS), metavar="NAME")
+    perplexity: float | None = option(
+        None, "How many neighbors count in t-SNE [30, or a third of the images]", type=click.FloatRange(1),
+        metavar="N",
+    )  # fmt: skip
+    most: int = option(1600, "Pictures drawn, at most", type=click.IntRange(4), metavar="N", record=None)
+    out: Path | None = options.out("NAME-embedding")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Lay the images of FOLDER out by what a layer says of them.
 
     Writes them at their points, on a grid, and numbers.json with the points; for
@@ -65,23 +46,16 @@ def command(
 
     common.need_extra("sklearn", "inspection")
     common.need_extra("matplotlib")
-    if method != "tsne" and perplexity is not None:
+    method, seed = settings.method, settings.seed
+    if method != "tsne" and settings.perplexity is not None:
         raise common.BadInput(f"{method} has no perplexity; leave it out, or give --method tsne")
-    origin = {
-        "command": "embed", "folder": folders.described_folder(folder),
-        "method": method, "perplexity": perplexity,
-        "network": network, "weights": weights, "layer": layer, "size": size, "seed": seed,
-    }  # fmt: skip
-    chosen = OutputFolder(
-        out or common.usual_folder(folder.resolve().name, "-embedding"), origin, overwrite=overwrite
-    )
-    chosen.check([PLANE, GRID])
-    net = common.load_network(network, weights)
-    layer = folders.descriptor_layer(net, layer)
-    seen_at = size or min(common.input_size(net))
-    held = folders.describe_folder(folder, net, layer, size=seen_at, least=4, quiet=quiet)
+    folder = folders.open_for(settings, settings.folder)
+    folder.check([PLANE, GRID])
+    net = common.load_network(settings.network, settings.weights)
+    layer = folders.descriptor_layer(net, settings.layer)
+    held = settings.described(net, layer, least=4)
     n = len(held.paths)
-    near = perplexity or min(30.0, n / 3)
+    near = settings.perplexity or min(30.0, n / 3)
     if near >= n:
         raise common.BadInput(f"a perplexity of {near:g} needs more than {n} images; give less")
 
@@ -90,12 +64,12 @@ def command(
             return vizsynth.embed_pca(values)
         return vizsynth.embed_tsne(values, key=jax.random.key(seed), perplexity=near)
 
-    common.say(f"{method} of {n} images ...", quiet)
+    common.say(f"{method} of {n} images ...", settings.quiet)
     points = plane(held.descriptors)
     purity: dict[str, float] | None = None
     if held.labels is not None:
         purity = {layer: _purity(points, held.labels), "pixels": _purity(plane(held.pixels), held.labels)}
-    drawn = np.sort(np.random.default_rng(seed).permutation(n)[:most])
+    drawn = np.sort(np.random.default_rng(seed).permutation(n)[: settings.most])
     pictures = folders.thumbnails([held.paths[i] for i in drawn], SMALL)
     cells = vizsynth.grid_layout(points[drawn])
     frames = None if held.labels is None else _colors(len(held.classes))[held.labels[drawn]]
@@ -110,23 +84,17 @@ def command(
             {"image": name, "x": round(float(x), 4), "y": round(float(y), 4)}
             for name, (x, y) in zip(held.names, points, strict=True)
         ],
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
     pictures_of = {
         PLANE: scatter(points[drawn], pictures, size=(SIDE, SIDE), frames=frames),
         GRID: laid_out(pictures, cells),
     }
-    files = chosen.write(pictures_of, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
-        return
-    for by, share in (purity or {}).items():
-        common.tell(
-            f"{share:6.1%} of the {numbers['neighbors_compared']} nearest on the plane by {by} "
-            "are of the same class"
-        )
-    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
+    count = numbers["neighbors_compared"]
+    lines = [
+        f"{share:6.1%} of the {count} nearest on the plane by {by} are of the same class"
+        for by, share in (purity or {}).items()
+    ]
+    settings.write(folder, pictures_of, numbers, *lines)
 
 
 def _purity(points: np.ndarray, labels: np.ndarray) -> float:

@@ -2,15 +2,18 @@
 
 import csv
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
-from vizsynth.cli import common
-from vizsynth.cli.methods import Method, parse_methods
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, options
+from vizsynth.cli.methods import Method, methods, pick_layer
+from vizsynth.cli.options import Seeded
+from vizsynth.cli.settings import argument, command_of, option
 
 PLANTED = "planted"
 PLANTED_LAYER = "relu4"
@@ -38,38 +41,25 @@ class Subjects(NamedTuple):
     names: list[str]
 
 
-@click.command("evaluate")
-@click.argument("what", metavar="FOLDER|planted")
-@common.network
-@common.weights
-@click.option(
-    "--method", "-m", "methods", multiple=True, metavar="NAME,...", callback=parse_methods,
-    help="Methods, or `all` [saliency,gradient,grad-cam].",
-)  # fmt: skip
-@common.layer
-@click.option(
-    "--count", type=click.IntRange(2, 10_000), default=64, metavar="N", help="At most so many images [64]."
-)
-@click.option("--steps", type=click.IntRange(2, 1000), default=25, help="Of deletion and insertion [25].")
-@common.seed
-@common.out("out/evaluate")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    what: str,
-    network: str,
-    weights: str | None,
-    methods: list[Method],
-    layer: str | None,
-    count: int,
-    steps: int,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Seeded):
+    """Of `vizsynth evaluate`."""
+
+    what: str = argument(metavar="FOLDER|planted")
+    network: str = options.network(record=None)
+    weights: str | None = options.weights(record=None)
+    methods: tuple[Method, ...] = methods("Methods, or `all`")
+    layer: str | None = options.layer(record=None)
+    count: int = option(
+        64, "At most so many images", type=click.IntRange(2, 10_000), metavar="N", record=None
+    )
+    steps: int = option(25, "Of deletion and insertion", type=click.IntRange(2, 1000), record="numbers")
+    seed: int = options.seed(record="numbers")
+    out: Path | None = options.out("evaluate")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Score how faithful methods are, on the photos of FOLDER or on planted digits.
 
     `planted` takes images with a digit at a known place and a small network
@@ -77,48 +67,38 @@ def command(
     and 95 % intervals) and writes it, the curves and numbers.json into DIR.
     """
     common.need_extra("matplotlib")
+    what, methods, seed = settings.what, settings.methods, settings.seed
     if what == PLANTED:
-        net, subjects = _planted(count, seed)
-        layer = common.pick_layer(net, layer or PLANTED_LAYER)
+        net, subjects = _planted(settings.count, seed)
+        layer = common.pick_layer(net, settings.layer or PLANTED_LAYER)
     else:
-        net = common.load_network(network, weights)
-        common.need_classes(net, network)
-        subjects = _photos(Path(what), net, count, quiet)
-        if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
-            layer = common.pick_layer(net, layer)
-    pooled = common.pooled_layer(net)
-    if pooled is None:
-        methods = [m for m in methods if not m.pooled]
-
-    origin = {"command": "evaluate", "what": what if what == PLANTED else Path(what).name}
-    folder = OutputFolder(out or common.usual_folder("evaluate"), origin, overwrite=overwrite)
+        net = common.load_network(settings.network, settings.weights)
+        common.need_classes(net, settings.network)
+        subjects = _photos(Path(what), net, settings.count, settings.quiet)
+        layer = pick_layer(net, methods, settings.layer)
+    if common.pooled_layer(net) is None:
+        methods = tuple(m for m in methods if not m.pooled)
+    folder = settings.open(resolved={"what": what if what == PLANTED else Path(what).name})
     folder.check([TABLE, CURVES])
 
     scores: dict[str, dict[str, np.ndarray]] = {}
     curves: dict[str, Any] = {}
-    with common.progress(f"{len(subjects.images)} images", [m.name for m in methods], quiet) as begin:
+    names = [m.name for m in methods]
+    with common.progress(f"{len(subjects.images)} images", names, settings.quiet) as begin:
         for method in methods:
             begin(method.name)
-            where = pooled if method.pooled else layer
-            scores[method.name], curves[method.name] = _score(method, net, subjects, where, steps, seed)
+            found = _score(method, net, subjects, layer, settings.steps, seed)
+            scores[method.name], curves[method.name] = found
 
     table = {name: {c: _interval(v, seed) for c, v in found.items()} for name, found in scores.items()}
     numbers = {
-        "network": PLANTED if what == PLANTED else network,
+        "network": PLANTED if what == PLANTED else settings.network,
         "images": subjects.names,
         "layer": layer,
-        "steps": steps,
-        "seed": seed,
         "columns": {c: COLUMNS[c] for c in next(iter(table.values()))},
         "table": table,
-        "versions": common.versions(),
     }
-    files = folder.write({TABLE: _csv(table), CURVES: _draw(curves)}, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-    else:
-        _print(table)
-        common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
+    settings.write(folder, {TABLE: _csv(table), CURVES: _draw(curves)}, numbers, *_told(table), "")
 
 
 def _planted(count: int, seed: int) -> tuple[Any, Subjects]:
@@ -246,10 +226,10 @@ def _draw(curves: dict[str, Any]) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def _print(table: dict[str, dict[str, dict[str, float]]]) -> None:
+def _told(table: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
     columns = list(next(iter(table.values())))
     width = max(len(name) for name in table)
-    common.tell(" " * width + "".join(f"  {column:>13}" for column in columns))
+    yield " " * width + "".join(f"  {column:>13}" for column in columns)
     for name, found in table.items():
         cells = (f"{found[c]['mean']:6.3f} ±{(found[c]['high'] - found[c]['low']) / 2:5.3f}" for c in columns)
-        common.tell(f"{name:>{width}}" + "".join(f"  {cell:>13}" for cell in cells))
+        yield f"{name:>{width}}" + "".join(f"  {cell:>13}" for cell in cells)

@@ -1,21 +1,21 @@
 """`vizsynth explain`: what a network sees in a photo, and where."""
 
 import textwrap
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
-from vizsynth.cli import common
+from vizsynth.cli import common, options
 from vizsynth.cli.comparison import comparison
-from vizsynth.cli.methods import METHODS, Method, parse_methods
-from vizsynth.cli.output import OutputFolder
-from vizsynth.cli.photos import digest, read_photo
+from vizsynth.cli.methods import METHODS, Method, methods, pick_layer
+from vizsynth.cli.options import Seeded
+from vizsynth.cli.photos import Photo
+from vizsynth.cli.settings import argument, command_of
 
 SHEET = "sheet.png"
-LARGEST = 1024  # pixels: the longer side of the pictures that are written
 SHEET_SIDE = 360  # pixels: the longer side of each picture in the sheet
 COLUMNS = 5  # of the sheet
 COMPARED = 6  # from so many methods on, the sheet has a row for each, on one scale
@@ -23,120 +23,88 @@ COMPARED = 6  # from so many methods on, the sheet has a row for each, on one sc
 EPILOG = "\b\nMethods, beside `all`:\n" + textwrap.fill(", ".join(METHODS), 76, break_on_hyphens=False)
 
 
-@click.command("explain", epilog=EPILOG)
-@click.argument("photo", type=click.Path(path_type=Path))
-@common.network
-@common.weights
-@common.target
-@click.option(
-    "--method", "-m", "methods", multiple=True, metavar="NAME,...", callback=parse_methods,
-    help=f"Methods [{','.join(m.name for m in METHODS.values() if m.usual)}].",
-)  # fmt: skip
-@common.layer
-@common.size
-@common.seed
-@common.out("out/NAME")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    photo: Path,
-    network: str,
-    weights: str | None,
-    target: str,
-    methods: list[Method],
-    layer: str | None,
-    size: int | None,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Seeded):
+    """Of `vizsynth explain`."""
+
+    photo: Photo = argument()
+    network: str = options.network(record="numbers")
+    weights: str | None = options.weights(record=None)
+    target: str = options.target(record=None)
+    methods: tuple[Method, ...] = methods("Methods")
+    layer: str | None = options.layer(record=None)
+    size: int | None = options.size(record=None)
+    seed: int = options.seed(record="numbers")
+    out: Path | None = options.out("NAME")
+
+
+@command_of(Settings, epilog=EPILOG)
+def command(settings: Settings) -> None:
     """Name what a network sees in PHOTO, and show which pixels count.
 
     Prints the five likeliest classes; writes the methods' pictures, a sheet of
     them and numbers.json (settings, classes, ranges) into DIR.
     """
-    import jax
-
-    from vizsynth.files import read_image
-
     common.need_extra("matplotlib")
-    net = common.load_network(network, weights)
-    common.need_classes(net, network)
-    image = np.asarray(read_photo(photo, size or min(common.input_size(net))))
-    picture = np.asarray(read_image(photo, shown_side(photo)))
-    if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
-        layer = common.pick_layer(net, layer)
-    pooled = common.pooled_layer(net)
-    if pooled is None and any(m.pooled for m in methods):
+    photo, methods = settings.photo, settings.methods
+    net = common.load_network(settings.network, settings.weights)
+    common.need_classes(net, settings.network)
+    image = photo.pixels(settings.size or min(common.input_size(net)))
+    picture = photo.shown()
+    layer = pick_layer(net, methods, settings.layer)
+    if common.pooled_layer(net) is None and any(m.pooled for m in methods):
         if len(methods) < len(METHODS):
             raise common.BadInput("cam needs a network with global average pooling; grad-cam is for any")
-        methods = [m for m in methods if not m.pooled]
-    label = None if target == "top" else common.pick_class(net, target)
-
-    origin = {"command": "explain", "photo": {"name": photo.name, "sha256": digest(photo)}}
-    folder = OutputFolder(out or common.usual_folder(photo.stem), origin, overwrite=overwrite)
+        methods = tuple(m for m in methods if not m.pooled)
+    label = common.pick_target(net, settings.target)
+    folder = settings.open(photo.stem)
     folder.check([*(file for m in methods for file in _files(m)), SHEET], inputs=[photo])
 
-    with common.progress(photo.name, ["classes", *(m.name for m in methods)], quiet) as begin:
+    with common.progress(photo.name, ["classes", *(m.name for m in methods)], settings.quiet) as begin:
         begin("classes")
         probabilities = probabilities_of(net, image)
-        if label is None:
-            label = int(probabilities.argmax())
+        order = np.argsort(-probabilities, kind="stable").tolist()
+        label = order[0] if label is None else label
         labels = [label]
         if len(methods) >= COMPARED:  # the sheet sets the likeliest other class beside the target
-            labels.append(next(int(i) for i in np.argsort(-probabilities, kind="stable") if i != label))
+            labels.append(next(i for i in order if i != label))
 
         @cache
         def map_of(name: str, label: int) -> np.ndarray:
             method = METHODS[name]
             if method.flattens and METHODS[method.flattens] in methods:
                 return np.asarray(METHODS[method.flattens].flat(map_of(method.flattens, label)[None])[0])
-            where = pooled if method.pooled else layer
-            return np.asarray(method.maps(net, image[None], label, where, seed)[0])
+            return np.asarray(method.maps(net, image[None], label, layer, settings.seed)[0])
 
         all_maps: dict[str, list[np.ndarray]] = {}
         for method in methods:
             begin(method.name)
             all_maps[method.name] = [map_of(method.name, c) for c in labels]
     maps = {name: found[0] for name, found in all_maps.items()}
-
-    def described(label: int) -> dict[str, Any]:
-        p = round(float(probabilities[label]), 6)
-        return {"label": label, "name": common.class_name(net, label), "probability": p}
-
-    numbers = {
-        "network": network,
-        "weights": {"given": weights, "origin": net.record.origin},
-        "seen_at": {"height": image.shape[0], "width": image.shape[1]},
-        "classes": [described(int(i)) for i in np.argsort(-probabilities, kind="stable")[:5]],
-        "target": described(label),
-        "layer": layer,
-        "seed": seed,
-        "maps": {
-            name: {"shape": list(m.shape), "min": float(m.min()), "max": float(m.max())}
-            | METHODS[name].options
-            for name, m in maps.items()
-        },
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
+    ranges = {
+        name: {"shape": list(m.shape), "min": float(m.min()), "max": float(m.max())} | METHODS[name].options
+        for name, m in maps.items()
     }
+    classes = [common.likely(net, probabilities, i) for i in order[:5]]
+    target = common.likely(net, probabilities, label)
+    numbers = {
+        **common.seen(net, settings.weights, image), "classes": classes, "target": target, "layer": layer,
+        "maps": ranges,
+    }  # fmt: skip
     pictures = {name: p for m in methods for name, p in _pictures(m, picture, maps[m.name]).items()}
-    title = f"{net.record.network}: {common.class_name(net, label)}, p = {probabilities[label]:.2f}"
+    title = f"{net.record.network}: {target['name']}, p = {probabilities[label]:.2f}"
     if len(labels) > 1:
         names = [common.class_name(net, c) for c in labels]
         pictures[SHEET] = comparison(picture, methods, all_maps, names, title)
     else:
         pictures[SHEET] = _sheet(photo.stem, picture, pictures, title)
-    files = folder.write(pictures, numbers)
+    settings.write(folder, pictures, numbers, *told(classes, target), "")
 
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-    else:
-        _print(numbers)
-        common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
+
+def told(classes: list[dict[str, Any]], target: dict[str, Any]) -> list[str]:
+    """Return the lines that name the likeliest classes and the one that is explained."""
+    lines = [f"{found['probability']:6.1%}  {found['name']} ({found['label']})" for found in classes]
+    return [*lines, "", f"explained: {target['name']} ({target['label']}), p = {target['probability']:.3f}"]
 
 
 def probabilities_of(net: Any, image: np.ndarray) -> np.ndarray:
@@ -149,14 +117,6 @@ def _softmax() -> Any:
     import jax
 
     return jax.jit(lambda net, images: jax.nn.softmax(net(images)))
-
-
-def shown_side(photo: Path) -> int | None:
-    """Return the shorter side at which the photo is shown; None is its own."""
-    from vizsynth.files import image_sides
-
-    shorter, longer = image_sides(photo)
-    return None if longer <= LARGEST else max(1, round(shorter * LARGEST / longer))
 
 
 def _files(method: Method) -> list[str]:
@@ -205,10 +165,3 @@ def _sheet(name: str, photo: np.ndarray, pictures: dict[str, Any], title: str) -
     columns = min(len(cells), COLUMNS)
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     return sheet(rows, title=title)
-
-
-def _print(numbers: dict[str, Any]) -> None:
-    for found in numbers["classes"]:
-        common.tell(f"{found['probability']:6.1%}  {found['name']} ({found['label']})")
-    target = numbers["target"]
-    common.tell("", f"explained: {target['name']} ({target['label']}), p = {target['probability']:.3f}")

@@ -2,12 +2,18 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vizsynth.cli import common, making
+from vizsynth.cli import common, making, options
+from vizsynth.cli.options import Seeded, Written
+from vizsynth.cli.output import OutputFolder
+from vizsynth.cli.settings import argument
 
 PIXELS = 32  # the side at which pixels are compared
 BATCH = 16
@@ -40,6 +46,14 @@ def described_folder(folder: Path) -> dict[str, Any]:
     }
 
 
+def open_for(
+    settings: Written, folder: Path, resolved: Mapping[str, Any] = MappingProxyType({})
+) -> OutputFolder:
+    """Return the folder for the files that come of a folder of images."""
+    known = {"folder": described_folder(folder), **resolved}
+    return settings.open(folder.resolve().name, resolved=known)
+
+
 def descriptor_layer(net: Any, typed: str | None) -> str:
     """Return the layer that was typed, or the last before the classes: `relu7`, or of maps."""
     if typed is not None:
@@ -47,34 +61,48 @@ def descriptor_layer(net: Any, typed: str | None) -> str:
     return "relu7" if "relu7" in net.layers else common.roles(net).cam
 
 
-def describe_folder(folder: Path, net: Any, layer: str, *, size: int, least: int, quiet: bool) -> Described:
-    """Read a folder, of class folders or not, and describe each image by a layer.
+@dataclass(frozen=True, kw_only=True)
+class OfFolder(Seeded):
+    """The settings of a command that describes each image of a folder by a layer."""
 
-    Raises:
-        BadInput: there are fewer images than needed.
-    """
-    from vizsynth.datasets.folders import list_folder
+    folder: Path = argument()
+    network: str = options.network()
+    weights: str | None = options.weights()
+    layer: str | None = options.layer()
+    size: int | None = options.size()
 
-    listing = list_folder(folder)
-    if len(listing.paths) < least:
-        raise common.BadInput(f"{folder} holds {len(listing.paths)} images; at least {least} are needed")
-    names = [str(path.relative_to(folder)) for path in listing.paths]
-    kept, values, pixels, skipped = describe(
-        listing.paths, net, layer, size=size, what=folder.resolve().name, quiet=quiet
-    )
-    if len(kept) < least:
-        raise common.BadInput(
-            f"of the images in {folder} only {len(kept)} can be read; at least {least} are needed"
+    def seen_at(self, net: Any) -> int:
+        """Return the side of what the network sees."""
+        return self.size or min(common.input_size(net))
+
+    def described(self, net: Any, layer: str, *, least: int) -> Described:
+        """Read the folder, of class folders or not, and describe each image.
+
+        Raises:
+            BadInput: there are fewer images than needed.
+        """
+        from vizsynth.datasets.folders import list_folder
+
+        folder, listing = self.folder, list_folder(self.folder)
+        if len(listing.paths) < least:
+            raise common.BadInput(f"{folder} holds {len(listing.paths)} images; at least {least} are needed")
+        names = [str(path.relative_to(folder)) for path in listing.paths]
+        kept, values, pixels, skipped = describe(
+            listing.paths, net, layer, size=self.seen_at(net), what=folder.resolve().name, quiet=self.quiet
         )
-    return Described(
-        tuple(listing.paths[i] for i in kept),
-        tuple(names[i] for i in kept),
-        None if listing.labels is None else listing.labels[kept],
-        listing.classes,
-        values,
-        pixels,
-        skipped,
-    )
+        if len(kept) < least:
+            raise common.BadInput(
+                f"of the images in {folder} only {len(kept)} can be read; at least {least} are needed"
+            )
+        return Described(
+            tuple(listing.paths[i] for i in kept),
+            tuple(names[i] for i in kept),
+            None if listing.labels is None else listing.labels[kept],
+            listing.classes,
+            values,
+            pixels,
+            skipped,
+        )
 
 
 def describe(
@@ -100,9 +128,13 @@ def describe(
             kept += places.tolist()
             advance(len(kept) + len(skipped), np.zeros((1, 0)))
     tell_skipped(skipped, quiet)
-    told = [{"file": str(one.path), "reason": one.reason} for one in skipped]
     first = slice(1 if kept else 0, None)
-    return kept, np.concatenate(values[first]), np.concatenate(pixels[first]), told
+    return kept, np.concatenate(values[first]), np.concatenate(pixels[first]), as_record(skipped)
+
+
+def as_record(skipped: Sequence[Any]) -> list[dict[str, str]]:
+    """Return the files that could not be read, and why, for numbers.json."""
+    return [{"file": str(one.path), "reason": one.reason} for one in skipped]
 
 
 def tell_skipped(skipped: list[Any], quiet: bool) -> None:

@@ -17,22 +17,6 @@ from vizsynth.core.texts import printable
 
 CHUNKS = 16  # how often, in a run, progress is shown and the state saved
 
-every = click.option(
-    "--every", type=click.IntRange(1), metavar="STEPS", help="Keep a frame so often, in DIR/frames."
-)
-resume = click.option("--resume", is_flag=True, help="Go on with the run that was stopped in DIR.")
-side = click.option(
-    "--size", type=click.IntRange(33, 4096), default=224, metavar="PIXELS",
-    help="The side of the pictures [224].",
-)  # fmt: skip
-
-
-def steps(default: int, what: str = "How many steps") -> Callable[[Any], Any]:
-    """Return the option for a number of steps."""
-    return click.option(
-        "--steps", type=click.IntRange(1, 1_000_000), default=default, help=f"{what} [{default}]."
-    )
-
 
 class Made(NamedTuple):
     """What there is at the end of a run, however it ended."""
@@ -49,6 +33,11 @@ class Made(NamedTuple):
     """Why it ended before its last step, if it did."""
     code: int = 0
     """The exit code then."""
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What numbers.json says of the run."""
+        return {"steps": self.steps, "finished": self.stopped is None, "frames": self.frames}
 
 
 class Stopped(click.ClickException):

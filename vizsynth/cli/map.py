@@ -5,16 +5,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making
-from vizsynth.cli.folders import described_folder, tell_skipped
-from vizsynth.cli.methods import METHODS, Method, parse_methods
+from vizsynth.cli import common, folders, making, options
+from vizsynth.cli.methods import Method, methods, pick_layer
+from vizsynth.cli.options import Written
 from vizsynth.cli.output import NUMBERS, OutputFolder
+from vizsynth.cli.settings import argument, command_of, option
 from vizsynth.core.atomic import full_disk, told
 from vizsynth.core.signals import exit_code
 
@@ -23,58 +25,36 @@ BATCH = 16
 PATIENCE = 600.0  # seconds that a process waits for process 0 to begin the store
 
 
-def _methods(context: click.Context, parameter: click.Parameter, typed: tuple[str, ...]) -> list[Method]:
-    return parse_methods(context, parameter, typed) if typed else [METHODS["grad-cam"]]
-
-
 # The processes share the work by their number and the journals on the disk, and exchange nothing. They do not
 # join by `jax.distributed`: there is nothing to add up over processes, and its service ends all of them when
 # one dies, where here the others do what it leaves.
-@click.command("map")
-@click.argument("folder", type=click.Path(path_type=Path))
-@common.network
-@common.weights
-@common.target
-@click.option(
-    "--method", "-m", "methods", multiple=True, metavar="NAME,...", callback=_methods,
-    help="Methods, as of `vizsynth explain` [grad-cam].",
-)  # fmt: skip
-@common.layer
-@common.size
-@common.seed
-@click.option(
-    "--batch-size", "batch", type=click.IntRange(1, 65536), metavar="IMAGES",
-    help=f"How many at a time, on all devices [{BATCH}].",
-)  # fmt: skip
-@click.option(
-    "--processes", type=click.IntRange(1, 65536), default=1, metavar="N", help="How many share the work [1]."
-)
-@click.option(
-    "--process", type=click.IntRange(0), default=0, metavar="I", help="Which of them this is, from 0 [0]."
-)
-@making.resume
-@common.out("out/FOLDER-map")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    folder: Path,
-    network: str,
-    weights: str | None,
-    target: str,
-    methods: list[Method],
-    layer: str | None,
-    size: int | None,
-    seed: int,
-    batch: int | None,
-    processes: int,
-    process: int,
-    resume: bool,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Written):
+    """Of `vizsynth map`."""
+
+    folder: Path = argument(record=None)
+    network: str = options.network()
+    weights: str | None = options.weights()
+    target: str = options.target()
+    methods: tuple[Method, ...] = methods("Methods, as of `vizsynth explain`", ["grad-cam"])
+    layer: str | None = options.layer()
+    size: int | None = options.size()
+    seed: int = options.seed()
+    batch: int | None = options.batch(
+        None, f"How many at a time, on all devices [{BATCH}]", 65536, record=None
+    )
+    processes: int = option(
+        1, "How many share the work", type=click.IntRange(1, 65536), metavar="N", record=None
+    )
+    process: int = option(
+        0, "Which of them this is, from 0", type=click.IntRange(0), metavar="I", record=None
+    )
+    resume: bool = options.resume()
+    out: Path | None = options.out("FOLDER-map")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Map every image of FOLDER into a store: one array a method.
 
     Any process may be killed: the others, or --resume, do what it left. DIR
@@ -85,49 +65,48 @@ def command(
     from vizsynth import stores, streams
     from vizsynth.datasets.folders import Skipped, list_folder
 
+    folder, methods, quiet = settings.folder, settings.methods, settings.quiet
+    processes, process, resume = settings.processes, settings.process, settings.resume
     common.need_extra("tensorstore", "store")
     if process >= processes:
         raise common.BadInput(f"--process must be one of 0..{processes - 1} of --processes {processes}")
-    if overwrite and (processes > 1 or resume):
+    if settings.overwrite and (processes > 1 or resume):
         other = "--resume" if resume else "several processes, as the others may be writing"
         raise common.BadInput(f"--overwrite does not go with {other}; remove the folder to begin anew")
     listed = {path.relative_to(folder).as_posix(): path for path in list_folder(folder).paths}
     names = sorted(listed)
     paths = [listed[name] for name in names]
-    net = common.load_network(network, weights)
-    common.need_classes(net, network)
-    side = size or min(common.input_size(net))
-    if layer is not None or any(m.needs_layer and not m.pooled for m in methods):
-        layer = common.pick_layer(net, layer)
+    net = common.load_network(settings.network, settings.weights)
+    common.need_classes(net, settings.network)
+    side = settings.size or min(common.input_size(net))
+    layer = pick_layer(net, methods, settings.layer)
     if any(m.pooled for m in methods) and common.pooled_layer(net) is None:
         raise common.BadInput("cam needs a network with global average pooling; grad-cam is for any")
-    label = None if target == "top" else common.pick_class(net, target)
+    label = common.pick_target(net, settings.target)
     mesh = streams.device_mesh() if jax.local_device_count() > 1 else None
-    if batch is None:
-        batch = -(-BATCH // jax.local_device_count()) * jax.local_device_count()
+    batch = settings.batch or -(-BATCH // jax.local_device_count()) * jax.local_device_count()
     streams.check_mesh(batch, mesh)
-    origin = {
-        "command": "map",
+    resolved = {
         "methods": {m.name: m.options for m in methods},
         "target": "top" if label is None else label,
         "layer": layer,
         "size": side,
-        "seed": seed if any(m.needs_key for m in methods) else None,
-        "network": network,
+        "seed": settings.seed if any(m.needs_key for m in methods) else None,
         "weights": stores.digest(net),
         "vizsynth": common.versions()["vizsynth"],
     }
+    origin = settings.origin(resolved)
     net = streams.replicate(net, mesh)
-    function = _explained(net, methods, label, layer, seed)
+    function = _explained(net, methods, label, layer, settings.seed)
     results = _results(function, batch, side)
 
-    path = out or common.usual_folder(folder.resolve().name, "-map")
+    path = settings.path(folder.resolve().name)
     there = stores.has_store(path)
-    chosen = OutputFolder(path, origin, overwrite=overwrite)
+    chosen = OutputFolder(path, origin, overwrite=settings.overwrite)
     begins = process == 0 and not resume
     if resume and not there:
         raise common.BadInput(f"{path} holds no run that was stopped; leave out --resume to begin one")
-    if begins and there and not overwrite:
+    if begins and there and not settings.overwrite:
         raise common.BadInput(f"{path} holds a store: --resume goes on with it, --overwrite begins anew")
     if there and not begins:
         stores.check_store(path, origin=origin, names=names, results=results)
@@ -135,7 +114,7 @@ def command(
     made = not path.exists()
     if begins:
         stores.remove_store(path)
-        if overwrite:
+        if settings.overwrite:
             (path / NUMBERS).unlink(missing_ok=True)  # it tells of the store that was there
         stores.create_store(path, origin=origin, names=names, results=results)
     else:
@@ -147,22 +126,16 @@ def command(
     try:
         with stores.Writer(path, process=process, processes=processes) as writer:
             done, seconds = _fill(
-                writer,
-                function,
-                paths,
-                side=side,
-                batch=batch,
-                mesh=mesh,
-                what=folder.resolve().name,
+                writer, function, paths, side=side, batch=batch, mesh=mesh, what=folder.resolve().name,
                 quiet=quiet,
-            )
+            )  # fmt: skip
     except OSError as error:
         if full_disk(error) is None:
             raise
         raise making.Stopped(f"{told(error)}; --resume goes on", 1) from error
     stored = stores.open_store(path)
     skipped = [Skipped(listed[name], reason) for name, reason in stored.broken.items()]
-    tell_skipped(skipped, quiet)
+    folders.tell_skipped(skipped, quiet)
     if skipped and len(skipped) == len(names):
         if processes == 1:
             stores.remove_store(path)
@@ -172,25 +145,20 @@ def command(
         reason = skipped[0].reason
         raise common.BadInput(f"none of the {len(names)} images in {folder} can be read: {reason}")
     numbers = {
-        "folder": described_folder(folder),
+        "folder": folders.described_folder(folder),
         "images": int(stored.done.sum()),
-        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
+        "skipped": folders.as_record(skipped),
         "arrays": {
             name: {"shape": list(array.shape), "dtype": array.dtype.name}
             for name, array in stored.arrays.items()
         },
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
-    files = chosen.write({}, numbers, beside=[stores.MANIFEST, *stored.arrays])
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(path), "files": files})
-        return
     here = f"; {done} of them here, {done / seconds:.1f} a second" if done else ""
-    common.tell(f"{numbers['images']} images, {len(skipped)} that cannot be read{here}")
-    for name, array in stored.arrays.items():
-        common.tell(f"{name}: {array.dtype.name} {list(array.shape)}")
-    common.tell(f"wrote into {path}; vizsynth.stores.open_store({str(path)!r}) reads it")
+    lines = [f"{numbers['images']} images, {len(skipped)} that cannot be read{here}"]
+    lines += [f"{name}: {array.dtype.name} {list(array.shape)}" for name, array in stored.arrays.items()]
+    reads = f"wrote into {path}; vizsynth.stores.open_store({str(path)!r}) reads it"
+    there = [stores.MANIFEST, *stored.arrays]
+    settings.write(chosen, {}, numbers, *lines, beside=there, wrote=reads)
 
 
 def _explained(
@@ -201,11 +169,10 @@ def _explained(
     import jax.numpy as jnp
 
     likeliest = jax.jit(lambda net, images: net(images).argmax(axis=-1).astype(jnp.int32))
-    pooled = common.pooled_layer(net)
 
     def explained(images: Any) -> dict[str, Any]:
         labels = likeliest(net, images) if label is None else jnp.full(len(images), label, jnp.int32)
-        maps = {m.name: m.maps(net, images, labels, pooled if m.pooled else layer, seed) for m in methods}
+        maps = {m.name: m.maps(net, images, labels, layer, seed) for m in methods}
         return {**maps, LABELS: labels}
 
     return explained

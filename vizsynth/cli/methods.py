@@ -4,10 +4,12 @@ A method is called as the function is, with hyphens: `grad-cam` is `vizsynth.gra
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import click
+from vizsynth.cli import common
+from vizsynth.cli.settings import option
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class Method:
         return self.function.replace("_", "-")
 
     def maps(self, net: Any, images: Any, target: Any, layer: str | None, seed: int) -> Any:
-        """Return the maps of the images."""
+        """Return the maps of the images; a method of the pooled layer takes that."""
         import jax
 
         import vizsynth
 
         arguments = dict(self.options)
         if self.needs_layer:
-            arguments["layer"] = layer
+            arguments["layer"] = common.pooled_layer(net) if self.pooled else layer
         if self.needs_key:
             arguments["key"] = jax.random.key(seed)
         return getattr(vizsynth, self.function)(net, images, target, **arguments)
@@ -88,14 +90,33 @@ METHODS = {
 }
 
 
-def parse_methods(context: click.Context, parameter: click.Parameter, typed: tuple[str, ...]) -> list[Method]:
-    """Return the methods that were named, by commas or one by one, each once; `all` is every one."""
+USUAL = [method.name for method in METHODS.values() if method.usual]
+
+
+def methods(help: str, usual: Sequence[str] = USUAL) -> Any:
+    """Return the option for methods, by commas or one by one, each once; `all` is every one."""
+    return option(
+        (), f"{help} [{','.join(usual)}]", "--method", "-m", metavar="NAME,...", record=None,
+        parse=lambda typed: parse_methods(typed or usual),
+    )  # fmt: skip
+
+
+def parse_methods(typed: Sequence[str]) -> tuple[Method, ...]:
+    """Return the methods that were named.
+
+    Raises:
+        ValueError: there is none of a name; the message has similar ones.
+    """
     names = [name.strip().lower().replace("_", "-") for text in typed for name in text.split(",")]
-    if not names:
-        return [method for method in METHODS.values() if method.usual]
     for name in names:
         if name not in METHODS and name != "all":
             near = difflib.get_close_matches(name, METHODS, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(METHODS)}, all"
-            raise click.BadParameter(f"no method is called {name!r}; {hint}", context, parameter)
-    return list(METHODS.values()) if "all" in names else [METHODS[n] for n in dict.fromkeys(names)]
+            raise ValueError(f"no method is called {name!r}; {hint}")
+    return tuple(METHODS.values()) if "all" in names else tuple(METHODS[n] for n in dict.fromkeys(names))
+
+
+def pick_layer(net: Any, methods: Sequence[Method], typed: str | None) -> str | None:
+    """Return the layer that was typed, or the usual one where a method needs one."""
+    needed = any(m.needs_layer and not m.pooled for m in methods)
+    return common.pick_layer(net, typed) if needed or typed is not None else None

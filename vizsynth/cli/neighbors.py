@@ -1,79 +1,53 @@
 """`vizsynth neighbors`: which images of a folder are alike to a network, beside those of alike pixels."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, folders
-from vizsynth.cli.output import OutputFolder
-from vizsynth.cli.photos import digest, look_at
+from vizsynth.cli import common, folders, options
+from vizsynth.cli.folders import OfFolder
+from vizsynth.cli.photos import Photo, look_at
+from vizsynth.cli.settings import command_of, option
 
 SHEET = "neighbors.png"
 SIDE = 96
 
 
-@click.command("neighbors")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--query", "-Q", "queries", multiple=True, type=click.Path(path_type=Path), metavar="PHOTO",
-    help="Whose neighbors; may be repeated [every image's].",
-)  # fmt: skip
-@click.option("-k", "k", type=click.IntRange(1), default=5, metavar="N", help="How many neighbors [5].")
-@click.option(
-    "--rows", type=click.IntRange(1, 100), default=8, metavar="N", help="Of the sheet, at most [8]."
-)
-@common.network
-@common.weights
-@common.layer
-@common.size
-@common.seed
-@common.out("out/NAME-neighbors")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    folder: Path,
-    queries: tuple[Path, ...],
-    k: int,
-    rows: int,
-    network: str,
-    weights: str | None,
-    layer: str | None,
-    size: int | None,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(OfFolder):
+    """Of `vizsynth neighbors`."""
+
+    queries: tuple[Photo, ...] = option(
+        (), "Whose neighbors; may be repeated [every image's]", "--query", "-Q", metavar="PHOTO"
+    )
+    k: int = option(5, "How many neighbors", "-k", type=options.COUNT, metavar="N")
+    rows: int = option(8, "Of the sheet, at most", type=click.IntRange(1, 100), metavar="N", record=None)
+    out: Path | None = options.out("NAME-neighbors")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Find the images of FOLDER that lie nearest in a layer, and in pixels.
 
     In a folder of class folders neighbors of the same class are framed green,
     others red, and their shares are told. Writes a sheet and numbers.json.
     """
-    import jax
-
     import vizsynth
 
-    for query in queries:
-        look_at(query)
-    origin = {
-        "command": "neighbors", "folder": folders.described_folder(folder),
-        "queries": [digest(path) for path in queries],
-        "network": network, "weights": weights, "layer": layer, "size": size, "k": k, "seed": seed,
-    }  # fmt: skip
-    chosen = OutputFolder(
-        out or common.usual_folder(folder.resolve().name, "-neighbors"), origin, overwrite=overwrite
-    )
-    chosen.check([SHEET], inputs=queries)
-    net = common.load_network(network, weights)
-    layer = folders.descriptor_layer(net, layer)
-    seen_at = size or min(common.input_size(net))
-    least = k + (not queries)
-    held = folders.describe_folder(folder, net, layer, size=seen_at, least=least, quiet=quiet)
-    asked = _described(queries, net, layer, seen_at) if queries else None
+    queries, k = settings.queries, settings.k
+    look_at(queries, quiet=True)
+    digests = [query.digest for query in queries]
+    folder = folders.open_for(settings, settings.folder, {"queries": digests})
+    folder.check([SHEET], inputs=queries)
+    net = common.load_network(settings.network, settings.weights)
+    layer = folders.descriptor_layer(net, settings.layer)
+    held = settings.described(net, layer, least=k + (not queries))
+    paths = [query.path for query in queries]
+    asked = _described(paths, net, layer, settings.seen_at(net)) if queries else None
 
     by_layer, by_pixels = asked if asked is not None else (None, None)
     found = {
@@ -87,8 +61,8 @@ def command(
         shares = {
             by: float(vizsynth.same_class_share(places, held.labels).mean()) for by, places in indices.items()
         }
-    names = list(queries) if queries else list(held.paths)
-    shown = _rows(held.labels if asked is None else None, len(names), rows, seed)
+    names = paths or list(held.paths)
+    shown = _rows(held.labels if asked is None else None, len(names), settings.rows, settings.seed)
     numbers = {
         "layer": layer,
         "images": len(held.paths),
@@ -107,23 +81,20 @@ def command(
             }
             for i, query in enumerate(names)
         ],
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
-    title = f"{network}, {layer}: the nearest of {len(held.paths)} images"
-    files = chosen.write({SHEET: _sheet(names, shown, indices, held, asked is None, title)}, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
-        return
-    for by, share in (shares or {}).items():
-        common.tell(f"{share:6.1%} of the {k} nearest by {by} are of the same class")
-    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
+    title = f"{settings.network}, {layer}: the nearest of {len(held.paths)} images"
+    picture = _sheet(names, shown, indices, held, asked is None, title)
+    lines = [
+        f"{share:6.1%} of the {k} nearest by {by} are of the same class"
+        for by, share in (shares or {}).items()
+    ]
+    settings.write(folder, {SHEET: picture}, numbers, *lines)
 
 
-def _described(paths: tuple[Path, ...], net: Any, layer: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _described(paths: Sequence[Path], net: Any, layer: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     kept, values, pixels, skipped = folders.describe(
-        paths, net, layer, size=size, what="queries", quiet=True
-    )  # fmt: skip
+        tuple(paths), net, layer, size=size, what="queries", quiet=True
+    )
     if len(kept) < len(paths):
         raise common.BadInput(skipped[0]["reason"])
     return values, pixels

@@ -1,29 +1,36 @@
 """`vizsynth networks`: which there are, where their weights can be had, and their layers."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-import click
+from vizsynth.cli import common, options
+from vizsynth.cli.settings import argument, command_of
 
-from vizsynth.cli import common
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of `vizsynth networks`."""
+
+    name: str | None = argument(None)
+    as_json: bool = options.as_json()
 
 
-@click.command("networks")
-@click.argument("name", required=False)
-@common.as_json
-def command(name: str | None, as_json: bool) -> None:
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """List the networks and where their weights can be had.
 
     With NAME (a network, or a file that says which it is for) list its layers,
     and their shapes at the size of images that it was trained on.
     """
+    name = settings.name
     if name is None:
         listed: Any = _networks()
         lines = _table
     else:
         listed = _layers(name)
         lines = _layer_table
-    if as_json:
+    if settings.as_json:
         common.tell_json(listed)
     else:
         common.tell(*lines(listed))

@@ -55,7 +55,7 @@ class OutputFolder:
         self,
         names: Iterable[str],
         *,
-        inputs: Iterable[Path] = (),
+        inputs: Iterable[os.PathLike[str]] = (),
         frames: Callable[[str], bool] | None = None,
     ) -> None:
         """Check that the files can be written, and destroy nothing.
@@ -304,8 +304,8 @@ def _is_name(name: object) -> bool:
     return is_plain(name)
 
 
-def _same(path: Path, other: Path) -> bool:
+def _same(path: Path, other: os.PathLike[str]) -> bool:
     try:
-        return path.samefile(other)
+        return os.path.samefile(path, other)
     except OSError:
         return False

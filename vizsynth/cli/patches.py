@@ -5,15 +5,16 @@ import io
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making
-from vizsynth.cli.folders import described_folder, tell_skipped
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, folders, making, options
+from vizsynth.cli.options import Written
+from vizsynth.cli.settings import argument, command_of, option
 from vizsynth.core.signals import exit_code
 
 SHEET, TABLE = "patches.png", "patches.csv"
@@ -30,88 +31,63 @@ class Search(NamedTuple):
     patches: Any
 
 
-def _channels(context: click.Context, parameter: click.Parameter, typed: str | None) -> list[int] | None:
-    if typed is None:
-        return None
+def _channels(typed: str) -> tuple[int, ...]:
     parts = [part.strip() for part in typed.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{typed!r} is no list of channels, such as 0,5,17", context, parameter)
-    return list(dict.fromkeys(map(int, parts)))
+        raise ValueError(f"{typed!r} is no list of channels, such as 0,5,17")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
-@click.command("patches")
-@click.argument("folder", type=click.Path(path_type=Path))
-@common.network
-@common.weights
-@common.layer
-@click.option("-k", "k", type=click.IntRange(1, 100), default=9, metavar="N", help="Patches a channel [9].")
-@click.option(
-    "--channels", "-c", callback=_channels, metavar="N,...", help="Which the sheet shows [twelve of them]."
-)
-@click.option("--guided/--no-guided", default=True, help="Beside each what made it strong [yes].")
-@common.size
-@click.option(
-    "--batch-size", "batch", type=click.IntRange(1, 1024), default=16, metavar="IMAGES",
-    help="How many at a time [16].",
-)  # fmt: skip
-@making.resume
-@common.out("out/FOLDER-patches")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    folder: Path,
-    network: str,
-    weights: str | None,
-    layer: str | None,
-    k: int,
-    channels: list[int] | None,
-    guided: bool,
-    size: int | None,
-    batch: int,
-    resume: bool,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Written):
+    """Of `vizsynth patches`."""
+
+    folder: Path = argument()
+    network: str = options.network()
+    weights: str | None = options.weights()
+    layer: str | None = options.layer()
+    k: int = option(9, "Patches a channel", "-k", type=click.IntRange(1, 100), metavar="N")
+    channels: tuple[int, ...] | None = option(
+        None, "Which the sheet shows [twelve of them]", "--channels", "-c", metavar="N,...", parse=_channels,
+        record=None,
+    )  # fmt: skip
+    guided: bool = option(True, "Beside each what made it strong [yes]", "--guided/--no-guided", record=None)
+    size: int | None = options.size()
+    batch: int = options.batch(16, "How many at a time", 1024)
+    resume: bool = options.resume()
+    out: Path | None = options.out("FOLDER-patches")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Find what in the images of FOLDER excites each channel of a layer most.
 
     Of each image the strongest place, of all images the strongest K, cut to
     exactly what the neuron sees. Writes a sheet of some channels, patches.csv
     (every channel: file, activation, box) and numbers.json into DIR.
     """
-    import jax
-
     import vizsynth
     from vizsynth.datasets.folders import list_folder
 
+    folder, k, quiet = settings.folder, settings.k, settings.quiet
     paths = list_folder(folder).paths
     names = [str(path.relative_to(folder)) for path in paths]
-    net = common.load_network(network, weights)
-    layer = common.pick_layer(net, layer)
-    side = size or min(common.input_size(net))
+    net = common.load_network(settings.network, settings.weights)
+    layer = common.pick_layer(net, settings.layer)
+    side = settings.size or min(common.input_size(net))
     start = vizsynth.no_patches(net, layer, (side, side), k=k)
     count = start.values.shape[0]
-    if wrong := [c for c in channels or () if c >= count]:
+    if wrong := [c for c in settings.channels or () if c >= count]:
         raise common.BadInput(f"{layer} has the channels 0..{count - 1}, and no {wrong[0]}")
-    origin = {
-        "command": "patches", "folder": described_folder(folder),
-        "network": network, "weights": weights, "layer": layer, "k": k, "size": side, "batch": batch,
-    }  # fmt: skip
-    chosen = OutputFolder(
-        out or common.usual_folder(folder.resolve().name, "-patches"),
-        origin,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    chosen = folders.open_for(settings, folder, {"layer": layer, "size": side})
     chosen.check([SHEET, TABLE], inputs=paths)
 
     with chosen.working() as state:
         patches, skipped = _searched(
-            net, paths, start, layer=layer, side=side, batch=batch, state=state, origin=origin, quiet=quiet
-        )
-        tell_skipped(skipped, quiet)
+            net, paths, start, layer=layer, side=side, batch=settings.batch, state=state,
+            origin=chosen.origin, quiet=quiet,
+        )  # fmt: skip
+        folders.tell_skipped(skipped, quiet)
         read = len(paths) - len(skipped)
         if read == 0:
             chosen.discard()
@@ -126,32 +102,24 @@ def command(
         } | {"boxes": boxes}  # fmt: skip
         strongest = found["values"][:, 0]
         alive = np.flatnonzero(strongest > 0)
-        if channels is None:
-            among = alive if alive.size else np.arange(count)
-            channels = [
-                int(c) for c in among[np.linspace(0, len(among) - 1, min(DRAWN, len(among))).astype(int)]
-            ]
+        among = alive if alive.size else np.arange(count)
+        spread = among[np.linspace(0, len(among) - 1, min(DRAWN, len(among))).astype(int)]
+        channels = list(settings.channels or spread.tolist())
         with common.progress(folder.name, ["the sheet"], quiet) as begin:
             begin("the sheet")
-            picture = _sheet(net, layer, channels, found, paths, side, guided)
+            picture = _sheet(net, layer, channels, found, paths, side, settings.guided)
         numbers = {
             "images": read,
-            "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
+            "skipped": folders.as_record(skipped),
             "patches_a_channel": min(read, k),
             "channels": count,
             "dead": np.flatnonzero(strongest == 0).tolist(),
             "field": [int(n) for n in _largest(boxes)],
             "drawn": channels,
-            "versions": common.versions(),
-            "device": jax.devices()[0].device_kind,
         }
-        files = chosen.write({SHEET: picture, TABLE: _table(found, names)}, numbers)
+        told = f"{layer}: {count} channels, {len(numbers['dead'])} dead in all {read} images"
+        settings.write(chosen, {SHEET: picture, TABLE: _table(found, names)}, numbers, told)
     chosen.discard()
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(chosen.path), "files": files})
-        return
-    common.tell(f"{layer}: {count} channels, {len(numbers['dead'])} dead in all {read} images")
-    common.tell(f"wrote into {chosen.path}: {', '.join(files)}")
 
 
 def _searched(

@@ -1,45 +1,94 @@
 """Photos that commands are given."""
 
 import hashlib
+import os
 from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from vizsynth.cli.common import BadInput, plain_name
+import numpy as np
+
+from vizsynth.cli.common import BadInput, plain_name, say
 from vizsynth.core.paths import check_regular_file
 
 LONGEST = 8  # how many times longer than wide a photo may be
+LARGEST = 1024  # pixels: the longer side of a photo as it is shown
 
 
-def read_photo(path: Path, side: int) -> Any:
-    """Return the photo with its shorter side brought to so many pixels."""
-    from vizsynth.files import read_image
+class Photo(os.PathLike[str]):
+    """A photo: opened when something of it is needed, decoded once for all sizes."""
 
-    _check_sides(path)
-    return read_image(path, side)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name, self.stem = self.path.name, self.path.stem
+
+    def __fspath__(self) -> str:
+        """Return the path, so that a photo stands where a path may stand."""
+        return str(self.path)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells the file from all others."""
+        return digest(self.path)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What numbers.json says of it."""
+        return {"name": self.name, "sha256": self.digest}
+
+    @cached_property
+    def _look(self) -> Any:
+        return _decoded(self).look
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._look.size
+
+    @property
+    def note(self) -> str:
+        """What is converted when it is read."""
+        if self._look.transparent:
+            return "it may be transparent; it is laid over white"
+        return "it is grey; its three channels are alike" if self._look.grey else ""
+
+    def pixels(self, size: int | tuple[int, int] | None = None) -> np.ndarray:
+        """Return it at a size, as `vizsynth.read_image` has it: an int is the shorter side."""
+        return _decoded(self).pixels(size)
+
+    def read(self, size: int | tuple[int, int] | None = None) -> Any:
+        """Return the same as an array of JAX."""
+        import jax.numpy as jnp
+
+        return jnp.asarray(self.pixels(size))
+
+    def shown(self) -> np.ndarray:
+        """Return it as it is shown: its longer side at most `LARGEST` pixels."""
+        shorter, longer = sorted(self.size)
+        return self.pixels(None if longer <= LARGEST else max(1, round(shorter * LARGEST / longer)))
 
 
-def look_at(path: Path) -> tuple[tuple[int, int], str]:
-    """Return a picture's height and width as it stands, and what is converted when it is read."""
-    from vizsynth import files
+@lru_cache(maxsize=4)  # several may be large
+def _decoded(photo: Photo) -> Any:
+    from vizsynth.files import Decoded, image_sides
 
-    _check_sides(path)
-    found = files.look_at(path)  # says what is wrong with a file that is no picture
-    note = "it is grey; its three channels are alike" if found.grey else ""
-    return found.size, "it may be transparent; it is laid over white" if found.transparent else note
-
-
-def _check_sides(path: Path) -> None:
-    from vizsynth.files import image_sides
-
-    shorter, longer = image_sides(path)
+    shorter, longer = image_sides(photo.path)
     if longer > LONGEST * shorter:
         raise BadInput(
-            f"{path} is more than {LONGEST} times as long as it is wide; cut out the part that counts"
+            f"{photo.path} is more than {LONGEST} times as long as it is wide; cut out the part that counts"
         )
+    return Decoded(photo.path)
 
 
-def distinct_names(paths: Iterable[Path]) -> list[str]:
+def look_at(photos: Iterable[Photo], quiet: bool) -> None:
+    """Check that photos can be read; say what is converted, once for each file."""
+    for photo in {photo.path: photo for photo in photos}.values():
+        if photo.note:
+            say(f"{photo.path}: {photo.note}", quiet)
+
+
+def distinct_names(paths: Iterable[Photo | Path]) -> list[str]:
     """Return a name for a file of ours for each of others: theirs, without the suffix, each another.
 
     >>> distinct_names([Path("a/cat.jpg"), Path("b/cat.png"), Path("...jpg")])
@@ -55,8 +104,8 @@ def distinct_names(paths: Iterable[Path]) -> list[str]:
     return found
 
 
-def digest(path: Path) -> str:
+def digest(path: str | os.PathLike[str]) -> str:
     """Return what tells a file from all others."""
     check_regular_file(path)
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

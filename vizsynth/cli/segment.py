@@ -1,89 +1,75 @@
 """`vizsynth segment`: the object of a photo, cut out."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, folders
-from vizsynth.cli.output import OutputFolder
-from vizsynth.cli.photos import digest, distinct_names, look_at, read_photo
+from vizsynth.cli import common, folders, options
+from vizsynth.cli.options import Seeded
+from vizsynth.cli.photos import Photo, distinct_names, look_at
+from vizsynth.cli.settings import argument, command_of, option
 
 SHEET = "sheet.png"
 SAMPLES, NOISE = 16, 0.1
 BLUR = 1 / 38  # of the shorter side: saliency comes in specks
 
 
-@click.command("segment")
-@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO...")
-@click.option(
-    "--foreground", type=click.FloatRange(0, 1, True, True), default=0.95, metavar="SHARE",
-    help="Pixels above this quantile of the map are the object [0.95].",
-)  # fmt: skip
-@click.option(
-    "--background", type=click.FloatRange(0, 1, True, True), default=0.30, metavar="SHARE",
-    help="Pixels under this quantile are not [0.30].",
-)  # fmt: skip
-@common.network
-@common.weights
-@common.target
-@common.size
-@common.seed
-@common.out("out/NAME-segment")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    photos: tuple[Path, ...],
-    foreground: float,
-    background: float,
-    network: str,
-    weights: str | None,
-    target: str,
-    size: int | None,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+BETWEEN = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Seeded):
+    """Of `vizsynth segment`."""
+
+    photos: tuple[Photo, ...] = argument(metavar="PHOTO...", many=True)
+    foreground: float = option(
+        0.95, "Pixels above this quantile of the map are the object", type=BETWEEN, metavar="SHARE"
+    )
+    background: float = option(
+        0.30, "Pixels under this quantile are not [0.30]", type=BETWEEN, metavar="SHARE"
+    )
+    network: str = options.network()
+    weights: str | None = options.weights()
+    target: str = options.target()
+    size: int | None = options.size()
+    out: Path | None = options.out("NAME-segment")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Cut out of each PHOTO, or of each photo in a folder, what a class is.
 
     SmoothGrad's saliency map of the class tells GrabCut where to begin. Writes
     each mask and what it keeps, a sheet and numbers.json into DIR.
     """
-    import jax
-
     from vizsynth.figures import heat, sheet
 
     common.need_extra("cv2", "inspection")
     common.need_extra("matplotlib")
+    background, foreground = settings.background, settings.foreground
     if background >= foreground:
         raise common.BadInput(f"--background {background} must be under --foreground {foreground}")
-    paths, skipped = _photos(photos)
-    folders.tell_skipped(skipped, quiet)
-    origin = {
-        "command": "segment", "photos": [{"name": p.name, "sha256": digest(p)} for p in paths],
-        "network": network, "weights": weights, "target": target, "size": size, "seed": seed,
-        "foreground": foreground, "background": background,
-    }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(photos[0].absolute().stem, "-segment"), origin, overwrite=overwrite
-    )
-    names = distinct_names(paths)
-    folder.check([file for name in names for file in _files(name)] + [SHEET], inputs=paths)
-    net = common.load_network(network, weights)
-    common.need_classes(net, network)
-    label = None if target == "top" else common.pick_class(net, target)
-    images = [np.asarray(read_photo(path, size or min(common.input_size(net)))) for path in paths]
+    photos, skipped = _photos(settings.photos)
+    folders.tell_skipped(skipped, settings.quiet)
+    described = [photo.described for photo in photos]
+    folder = settings.open(settings.photos[0].path.absolute().stem, resolved={"photos": described})
+    names = distinct_names(photos)
+    folder.check([file for name in names for file in _files(name)] + [SHEET], inputs=photos)
+    net = common.load_network(settings.network, settings.weights)
+    common.need_classes(net, settings.network)
+    label = common.pick_target(net, settings.target)
+    images = [photo.pixels(settings.size or min(common.input_size(net))) for photo in photos]
 
     pictures: dict[str, Any] = {}
     rows, found = [], []
-    with common.progress("segment", names, quiet) as begin:
+    with common.progress("segment", names, settings.quiet) as begin:
         for name, image in zip(names, images, strict=True):
             begin(name)
-            heatmap, of, mask = _segmented(net, image, label, seed, (foreground, background))
+            heatmap, of, mask = _segmented(net, image, label, settings)
             cut = np.where(mask[..., None], image, 1.0)
             pictures |= dict(zip(_files(name), (mask.astype(np.float32), cut), strict=True))
             rows.append([image, heat(heatmap, colormap="inferno"), mask.astype(np.float32), cut])
@@ -93,39 +79,29 @@ def command(
     heads = ["photo", "saliency", "mask", "object"]
     labels = [f"{one['photo']}: {one['name']}" for one in found]
     pictures[SHEET] = sheet(rows, row_labels=labels, column_labels=heads)
-    numbers = {
-        "masks": found,
-        "skipped": [{"file": str(one.path), "reason": one.reason} for one in skipped],
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
-    }
-    files = folder.write(pictures, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-        return
-    for one in found:
-        common.tell(f"{one['photo']}: {one['name']}, {one['share_of_pixels']:.1%} of the photo")
-    common.tell("", f"wrote into {folder.path}: {', '.join(files)}")
+    lines = [f"{one['photo']}: {one['name']}, {one['share_of_pixels']:.1%} of the photo" for one in found]
+    numbers = {"masks": found, "skipped": folders.as_record(skipped)}
+    settings.write(folder, pictures, numbers, *lines, "")
 
 
-def _photos(given: tuple[Path, ...]) -> tuple[list[Path], list[Any]]:
+def _photos(given: Sequence[Photo]) -> tuple[list[Photo], list[Any]]:
     """Return the photos, and those of folders that cannot be read."""
     from vizsynth.datasets.folders import Skipped
     from vizsynth.files import ImageFileError, list_images
 
-    found: list[Path] = []
+    found: list[Photo] = []
     skipped: list[Skipped] = []
-    for path in given:
-        if not path.is_dir():
-            look_at(path)
-            found.append(path)
+    for photo in given:
+        if not photo.path.is_dir():
+            look_at([photo], quiet=True)
+            found.append(photo)
             continue
-        for photo in list_images(path):
+        for one in map(Photo, list_images(photo)):
             try:
-                look_at(photo)
-                found.append(photo)
+                look_at([one], quiet=True)
+                found.append(one)
             except (common.BadInput, ImageFileError, OSError) as error:
-                skipped.append(Skipped(photo, str(error)))
+                skipped.append(Skipped(one.path, str(error)))
     if not found:
         raise common.BadInput(f"none of the {len(skipped)} photos can be read: {skipped[0].reason}")
     return found, skipped
@@ -136,7 +112,7 @@ def _files(name: str) -> tuple[str, str]:
 
 
 def _segmented(
-    net: Any, image: np.ndarray, label: int | None, seed: int, quantiles: tuple[float, float]
+    net: Any, image: np.ndarray, label: int | None, settings: Settings
 ) -> tuple[np.ndarray, int, np.ndarray]:
     """Return the map, the class that it is of, and the mask."""
     import jax
@@ -151,11 +127,11 @@ def _segmented(
         net,
         jnp.asarray(image[None]),
         np.array([label]),
-        key=jax.random.key(seed),
+        key=jax.random.key(settings.seed),
         samples=SAMPLES,
         noise=NOISE,
         of=vizsynth.saliency,
     )
     heatmap = gaussian_filter(np.asarray(heatmaps[0]), BLUR * min(image.shape[:2]))
-    mask = vizsynth.segment(image, heatmap, foreground=quantiles[0], background=quantiles[1])
+    mask = vizsynth.segment(image, heatmap, foreground=settings.foreground, background=settings.background)
     return heatmap, label, mask

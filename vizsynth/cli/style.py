@@ -1,13 +1,18 @@
 """`vizsynth style`: a photo's forms, painted as other pictures are."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making, styling
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, making, options, styling
+from vizsynth.cli.options import Stepwise
+from vizsynth.cli.photos import Photo, look_at
+from vizsynth.cli.settings import argument, command_of, option
+from vizsynth.cli.styling import weight
 
 STYLED, SHEET = "styled.png", "sheet.png"
 KEPT = ("luminance", "histogram", "match")
@@ -15,118 +20,60 @@ RATES = {"lbfgs": 1.0, "adam": 0.02}
 DECAY = 0.99  # of the mean that Adam's pictures are
 
 
-@click.command("style")
-@click.argument("content", type=click.Path(path_type=Path))
-@click.argument("styles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="STYLE...")
-@common.network
-@common.weights
-@click.option(
-    "--size", type=click.IntRange(33, 4096), default=384, metavar="PIXELS", help="The longer side [384]."
-)
-@click.option(
-    "--style-scale", type=click.FloatRange(0, min_open=True), default=1.0, metavar="FACTOR",
-    help="How large a style is beside CONTENT [1].",
-)  # fmt: skip
-@click.option(
-    "--style-size", type=click.IntRange(33, 4096), metavar="PIXELS", hidden=True,
-    help="Its longer side, in place of --style-scale.",
-)  # fmt: skip
-@making.steps(200, "On each scale")
-@click.option("--scales", type=click.IntRange(1, 12), default=1, help="From coarse to fine, so many [1].")
-@click.option(
-    "--style-weight", type=click.FloatRange(0), metavar="WEIGHT",
-    help="How much the styles count [20; 10 with VGG].",
-)  # fmt: skip
-@click.option(
-    "--content-weight", type=click.FloatRange(0), default=1.0, metavar="WEIGHT", hidden=True,
-    help="How much CONTENT counts [1].",
-)  # fmt: skip
-@click.option(
-    "--tv-weight", type=click.FloatRange(0), default=0.0, metavar="WEIGHT", hidden=True,
-    help="How much smoothness counts [0].",
-)  # fmt: skip
-@click.option(
-    "--mix", metavar="W,W...", callback=styling.numbers_between_commas,
-    help="How much of each style, 3,1 for instance.",
-)  # fmt: skip
-@click.option(
-    "--mask", "masks", multiple=True, type=click.Path(path_type=Path), metavar="PICTURE",
-    help="For each style: white where it goes.",
-)  # fmt: skip
-@click.option(
-    "--colors", type=click.Choice(KEPT), metavar="HOW", help="Keep CONTENT's: luminance, histogram, match."
-)
-@click.option(
-    "--noise", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", hidden=True,
-    help="How much of the beginning is noise [0].",
-)  # fmt: skip
-@styling.content_layer
-@styling.style_layer
-@click.option(
-    "--loss", type=click.Choice(("gram", "wasserstein")), default="gram", hidden=True,
-    help="How styles are compared [gram].",
-)  # fmt: skip
-@click.option(
-    "--pooling", type=click.Choice(("max", "average")), default="max", hidden=True,
-    help="How the network pools [max, as it was trained].",
-)  # fmt: skip
-@click.option(
-    "--optimizer",
-    type=click.Choice(tuple(RATES)),
-    default="lbfgs",
-    hidden=True,
-    help="What descends [lbfgs].",
-)
-@click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), metavar="RATE", hidden=True,
-    help="Its step [1 for lbfgs, 0.02 for adam].",
-)  # fmt: skip
-@click.option(
-    "--average", type=click.FloatRange(0, 1, max_open=True), metavar="DECAY", hidden=True,
-    help="Mean of the steps' pictures [0.99 for adam].",
-)  # fmt: skip
-@styling.cut
-@making.every
-@making.resume
-@common.seed
-@common.out("out/NAME-styled")
-@common.overwrite
-@common.as_json
-@common.quiet
-@common.help_all
-def command(
-    content: Path,
-    styles: tuple[Path, ...],
-    network: str,
-    weights: str | None,
-    size: int,
-    style_scale: float,
-    style_size: int | None,
-    steps: int,
-    scales: int,
-    style_weight: float | None,
-    content_weight: float,
-    tv_weight: float,
-    mix: list[float] | None,
-    masks: tuple[Path, ...],
-    colors: str | None,
-    noise: float,
-    content_layers: tuple[str, ...],
-    style_layers: tuple[str, ...],
-    loss: str,
-    pooling: str,
-    optimizer: str,
-    learning_rate: float | None,
-    average: float | None,
-    cut: bool | None,
-    every: int | None,
-    resume: bool,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Stepwise):
+    """Of `vizsynth style`."""
+
+    content: Photo = argument()
+    styles: tuple[Photo, ...] = argument(metavar="STYLE...", many=True)
+    network: str = options.network()
+    weights: str | None = options.weights()
+    size: int = option(384, "The longer side", type=options.PIXELS, metavar="PIXELS")
+    style_scale: float = option(
+        1.0, "How large a style is beside CONTENT", type=options.ABOVE_0, metavar="FACTOR"
+    )
+    style_size: int | None = option(
+        None, "Its longer side, in place of --style-scale", type=options.PIXELS, metavar="PIXELS", hidden=True
+    )
+    steps: int = options.steps(200, "On each scale")
+    scales: int = option(1, "From coarse to fine, so many", type=click.IntRange(1, 12))
+    style_weight: float | None = weight(None, "How much the styles count [20; 10 with VGG]")
+    content_weight: float = weight(1.0, "How much CONTENT counts", hidden=True)
+    tv_weight: float = weight(0.0, "How much smoothness counts", hidden=True)
+    mix: list[float] | None = option(
+        None, "How much of each style, 3,1 for instance", metavar="W,W...",
+        parse=styling.numbers_between_commas,
+    )  # fmt: skip
+    masks: tuple[Photo, ...] = option((), "For each style: white where it goes", "--mask", metavar="PICTURE")
+    colors: str | None = option(
+        None, "Keep CONTENT's: luminance, histogram, match", type=click.Choice(KEPT), metavar="HOW"
+    )
+    noise: float = option(
+        0.0, "How much of the beginning is noise", type=click.FloatRange(0, 1), metavar="SHARE", hidden=True
+    )
+    content_layers: tuple[str, ...] = styling.content_layers()
+    style_layers: tuple[str, ...] = styling.style_layers()
+    loss: str = option(
+        "gram", "How styles are compared", type=click.Choice(("gram", "wasserstein")), hidden=True
+    )
+    pooling: str = option(
+        "max", "How the network pools [max, as it was trained]", type=click.Choice(("max", "average")),
+        hidden=True,
+    )  # fmt: skip
+    optimizer: str = option("lbfgs", "What descends", type=click.Choice(tuple(RATES)), hidden=True)
+    learning_rate: float | None = option(
+        None, "Its step [1 for lbfgs, 0.02 for adam]", type=options.ABOVE_0, metavar="RATE", hidden=True
+    )
+    average: float | None = option(
+        None, "Mean of the steps' pictures [0.99 for adam]", type=click.FloatRange(0, 1, max_open=True),
+        metavar="DECAY", hidden=True,
+    )  # fmt: skip
+    cut: bool | None = styling.cut()
+    out: Path | None = options.out("NAME-styled")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Paint CONTENT in the style of one picture, or of several.
 
     Writes the result, a sheet of all and numbers.json into DIR. --colors: match
@@ -143,71 +90,67 @@ def command(
     from vizsynth.synthesis.style.wasserstein import Wasserstein
     from vizsynth.synthesis.texture.gatys import Gram
 
+    photo, styles, masks, mix = settings.content, settings.styles, settings.masks, settings.mix
+    colors, steps, scales, quiet = settings.colors, settings.steps, settings.scales, settings.quiet
     for what, count in (
         ("weights in --mix", None if mix is None else len(mix)),
         ("--mask", len(masks) or None),
     ):
         if count is not None and count != len(styles):
             raise common.BadInput(f"{len(styles)} styles take as many {what}, not {count}")
-    net = common.load_network(network, weights)
+    net = common.load_network(settings.network, settings.weights)
     usual = common.roles(net)
-    of_content = styling.pick_layers(net, content_layers, usual.content)
-    of_style = styling.pick_layers(net, style_layers, usual.style)
-    if style_weight is None:
-        style_weight = usual.style_weight
-    photo, *pictures = styling.given([content, *styles], quiet)
-    regions = [styling.given([path], quiet=True)[0] for path in masks]
-    _check_masks(regions, photo)
-    sides = styling.sizes(styling.scaled(photo.size, size), scales)
-    cuts = styling.pick_cuts(net, cut, sides[-1])
-    if average is None and optimizer == "adam":
-        average = DECAY
-    descent: dict[str, Any] = {
-        "optimizer": {"lbfgs": optax.lbfgs, "adam": optax.adam}[optimizer],
-        "learning_rate": RATES[optimizer] if learning_rate is None else learning_rate,
-        "parametrization": Fourier() if optimizer == "lbfgs" else Pixels(),
-        "average": average,
+    of_content = styling.pick_layers(net, settings.content_layers, usual.content)
+    of_style = styling.pick_layers(net, settings.style_layers, usual.style)
+    look_at([photo, *styles], quiet)
+    look_at(masks, quiet=True)
+    _check_masks(masks, photo)
+    sides = styling.sizes(styling.scaled(photo.size, settings.size), scales)
+    cuts = styling.pick_cuts(net, settings.cut, sides[-1])
+    lbfgs, rate = settings.optimizer == "lbfgs", settings.learning_rate
+    resolved = {
+        "content_layers": list(of_content),
+        "style_layers": list(of_style),
+        "style_weight": usual.style_weight if settings.style_weight is None else settings.style_weight,
+        "learning_rate": RATES[settings.optimizer] if rate is None else rate,
+        "average": DECAY if settings.average is None and not lbfgs else settings.average,
+        "steps_a_scale": steps if scales > 1 else None,
     }
-    options: dict[str, Any] = {
+    descent: dict[str, Any] = {
+        "optimizer": optax.lbfgs if lbfgs else optax.adam,
+        "learning_rate": resolved["learning_rate"],
+        "parametrization": Fourier() if lbfgs else Pixels(),
+        "average": resolved["average"],
+    }
+    arguments: dict[str, Any] = {
         "content_layers": of_content,
         "style_layers": of_style,
-        "content_weight": content_weight,
-        "style_weight": style_weight,
-        "tv_weight": tv_weight,
+        "content_weight": settings.content_weight,
+        "style_weight": resolved["style_weight"],
+        "tv_weight": settings.tv_weight,
         "mixture": mix,
-        "loss": Gram() if loss == "gram" else Wasserstein(),
-        "noise": noise,
+        "loss": Gram() if settings.loss == "gram" else Wasserstein(),
+        "noise": settings.noise,
         "cuts": cuts,
-        "ops": None if pooling == "max" else average_pooling,
+        "ops": None if settings.pooling == "max" else average_pooling,
         **descent,
     }
-    origin = {
-        "command": "style", "content": photo.described, "styles": [p.described for p in pictures],
-        "masks": [m.described for m in regions], "network": network, "weights": weights,
-        "content_layers": list(of_content), "style_layers": list(of_style), "size": size,
-        "style_scale": style_scale, "style_size": style_size, "content_weight": content_weight,
-        "style_weight": style_weight, "tv_weight": tv_weight, "mix": mix, "colors": colors, "noise": noise,
-        "loss": loss, "pooling": pooling, "optimizer": optimizer, "learning_rate": descent["learning_rate"],
-        "average": average, "scales": scales, "steps_a_scale": steps if scales > 1 else None, "seed": seed,
-    }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(content.stem, "-styled"), origin, overwrite=overwrite, resume=resume
-    )
+    folder = settings.open(photo.stem, resolved=resolved)
     runs = [f"scale-{number}" for number in range(1, scales + 1)] if scales > 1 else [making.ONLY]
-    kept = making.frames(every, steps, folder, runs)
-    folder.check([STYLED, SHEET], inputs=[content, *styles, *masks], frames=kept)
+    kept = making.frames(settings.every, steps, folder, runs)
+    folder.check([STYLED, SHEET], inputs=[photo, *styles, *masks], frames=kept)
 
     def style_side(side: styling.Size) -> int:
-        return style_size or max(1, round(max(side) * style_scale))
+        return settings.style_size or max(1, round(max(side) * settings.style_scale))
 
-    shown = [(p.path, styling.scaled(p.size, style_side(sides[-1]))) for p in pictures]
+    shown = [(p.name, styling.scaled(p.size, style_side(sides[-1]))) for p in styles]
     styling.warn_of_small_styles(net, shown, of_style)
-    key = jax.random.key(seed)
+    key = jax.random.key(settings.seed)
     made: list[making.Made] = []
     for run, side in zip(runs, sides, strict=True):
         image = photo.read(side)
-        of = [_colored(p.read(styling.scaled(p.size, style_side(side))), image, colors) for p in pictures]
-        where = [_region(mask, side) for mask in regions] or None
+        of = [_colored(p.read(styling.scaled(p.size, style_side(side))), image, colors) for p in styles]
+        where = [_region(mask, side) for mask in masks] or None
         before = made[-1].state if made else None
 
         def take(
@@ -218,19 +161,19 @@ def command(
                 state = state._replace(step=0 * state.step)
             with styling.said_before():
                 return vizsynth.transfer_style(
-                    net, image, of, key=key, steps=count, masks=where, state=state, **options
+                    net, image, of, key=key, steps=count, masks=where, state=state, **arguments
                 )
 
         def show(result: Any, image: Any = image) -> np.ndarray:
             return _finished(np.asarray(result.images[0]), image, colors)
 
-        told = f"{photo.path.name} in the style of {', '.join(p.path.name for p in pictures)}"
+        told = f"{photo.name} in the style of {', '.join(p.name for p in styles)}"
         made.append(
             making.make(
                 take,
                 what=told if scales == 1 else f"{told}, {side[1]}x{side[0]}",
                 steps=steps,
-                every=every,
+                every=settings.every,
                 folder=folder,
                 quiet=quiet,
                 show=show,
@@ -252,31 +195,24 @@ def command(
         "height": side[0],
         "width": side[1],
         "frames": [frame for one in made for frame in one.frames],
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
-    row = [image, *(p.read(shape) for p, (_, shape) in zip(pictures, shown, strict=True)), styled]
-    labels = [photo.path.stem, *(p.path.stem for p in pictures), "styled"]
-    title = f"{network}: {', '.join(of_content)} of the first, {', '.join(of_style)} of the style"
-    files = folder.write({STYLED: styled, SHEET: sheet([row], column_labels=labels, title=title)}, numbers)
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-    else:
-        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
+    row = [image, *(p.read(shape) for p, (_, shape) in zip(styles, shown, strict=True)), styled]
+    labels = [photo.stem, *(p.stem for p in styles), "styled"]
+    title = f"{settings.network}: {', '.join(of_content)} of the first, {', '.join(of_style)} of the style"
+    settings.write(folder, {STYLED: styled, SHEET: sheet([row], column_labels=labels, title=title)}, numbers)
     making.finish(folder, made)
 
 
-def _check_masks(masks: list[styling.Given], photo: styling.Given) -> None:
+def _check_masks(masks: Sequence[Photo], photo: Photo) -> None:
     for mask in masks:
         if mask.size != photo.size:
-            h, w = photo.size
+            (h, w), (height, width) = photo.size, mask.size
             raise common.BadInput(
-                f"{mask.path} must be of the size of {photo.path.name}, {w}x{h}, not "
-                f"{mask.size[1]}x{mask.size[0]}"
+                f"{mask.path} must be of the size of {photo.name}, {w}x{h}, not {width}x{height}"
             )
 
 
-def _region(mask: styling.Given, size: styling.Size) -> Any:
+def _region(mask: Photo, size: styling.Size) -> Any:
     """Return a mask's light at a size."""
     from vizsynth.images import luminance
 

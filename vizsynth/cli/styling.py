@@ -2,33 +2,41 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import click
+from typing import Any
 
 from vizsynth.cli import common
+from vizsynth.cli.options import WEIGHT
+from vizsynth.cli.settings import option
 
 Size = tuple[int, int]
 
 
 CUT_FROM = 512  # pixels: the longer side of pictures from which networks are cut
 
-cut = click.option(
-    "--cut/--no-cut", default=None, hidden=True,
-    help=f"Less memory, more time [from {CUT_FROM} pixels on].",
-)  # fmt: skip
 
-content_layer = click.option(
-    "--content-layer", "content_layers", multiple=True, metavar="NAME", hidden=True,
-    help="Whose features are kept; may be repeated.",
-)  # fmt: skip
-style_layer = click.option(
-    "--style-layer", "style_layers", multiple=True, metavar="NAME", hidden=True,
-    help="Where the style is read; may be repeated.",
-)  # fmt: skip
+def cut() -> Any:
+    """Return the option for cutting the network."""
+    help = f"Less memory, more time [from {CUT_FROM} pixels on]"
+    return option(None, help, "--cut/--no-cut", hidden=True, record=None)
+
+
+def content_layers() -> Any:
+    """Return the option for the layers of the content."""
+    help = "Whose features are kept; may be repeated"
+    return option((), help, "--content-layer", metavar="NAME", hidden=True)
+
+
+def style_layers() -> Any:
+    """Return the option for the layers of the style."""
+    help = "Where the style is read; may be repeated"
+    return option((), help, "--style-layer", metavar="NAME", hidden=True)
+
+
+def weight(usual: float | None, help: str, *, hidden: bool = False) -> Any:
+    """Return the option for how much a part of the loss counts."""
+    return option(usual, help, type=WEIGHT, metavar="WEIGHT", hidden=hidden)
 
 
 def pick_layers(net: Any, typed: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:
@@ -62,64 +70,21 @@ def sizes(last: Size, count: int) -> list[Size]:
     return [scaled(last, max(1, round(max(last) / 2 ** (i / 2)))) for i in reversed(range(count))]
 
 
-class Given(NamedTuple):
-    """A picture that the command was given, before it is brought to a size."""
-
-    path: Path
-    size: Size
-    """As the file has it."""
-
-    def read(self, size: Size) -> Any:
-        """Return the picture at (height, width)."""
-        from vizsynth.files import read_image
-
-        return read_image(self.path, size)
-
-    @property
-    def described(self) -> dict[str, str]:
-        """Return what the numbers say of it."""
-        from vizsynth.cli.photos import digest
-
-        return {"name": self.path.name, "sha256": digest(self.path)}
-
-
-def given(paths: Iterable[Path], quiet: bool) -> list[Given]:
-    """Check that pictures can be read; say what is converted, once for each."""
-    from vizsynth.cli.photos import look_at
-
-    found: dict[Path, Given] = {}
-    listed = list(paths)
-    for path in listed:
-        if path not in found:
-            size, note = look_at(path)
-            found[path] = Given(path, size)
-            if note:
-                common.say(f"{path}: {note}", quiet)
-    return [found[path] for path in listed]
-
-
-def names(pictures: Sequence[Given]) -> list[str]:
-    """Return a name for each picture, each another: its file's, without the suffix."""
-    from vizsynth.cli.photos import distinct_names
-
-    return distinct_names(picture.path for picture in pictures)
-
-
 # What the library says --------------------------------------------------------------
 
 
-def warn_of_small_styles(net: Any, styles: Sequence[tuple[Path, Size]], layers: Sequence[str]) -> None:
+def warn_of_small_styles(net: Any, styles: Sequence[tuple[str, Size]], layers: Sequence[str]) -> None:
     """Say it once where a neuron sees more than there is of a style."""
     from vizsynth.replay.fields import field_size
 
-    for path, size in styles:
+    for name, size in styles:
         for layer in layers:
             field = field_size(net, layer)
             if max(field) == math.inf:  # no map: that is no style's layer, as the library will say
                 continue
             if size[0] < field[0] or size[1] < field[1]:
                 warnings.warn(
-                    f"{path.name} is {size[0]}x{size[1]} pixels here, less than the {field[0]:.0f}x"
+                    f"{name} is {size[0]}x{size[1]} pixels here, less than the {field[0]:.0f}x"
                     f"{field[1]:.0f} that a neuron of {layer} sees: give it larger, or fewer layers",
                     stacklevel=2,
                 )
@@ -134,15 +99,13 @@ def said_before() -> Iterator[None]:
         yield
 
 
-def numbers_between_commas(
-    context: click.Context, parameter: click.Parameter, typed: str | None
-) -> list[float] | None:
+def numbers_between_commas(typed: str) -> list[float]:
     """Return the numbers of an option: 3,1."""
     try:
-        return None if typed is None else [float(part) for part in typed.split(",")]
+        return [float(part) for part in typed.split(",")]
     except ValueError:
         message = f"{typed!r} is no list of numbers; give one for each style, between commas: 3,1"
-        raise click.BadParameter(message, context, parameter) from None
+        raise ValueError(message) from None
 
 
 def loss_summary(trace: Any) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """`vizsynth texture`: more of a texture than there is of it."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +9,10 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from vizsynth.cli import common, making, styling
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, making, options, styling
+from vizsynth.cli.options import Stepwise
+from vizsynth.cli.photos import Photo, look_at
+from vizsynth.cli.settings import argument, command_of, option
 
 TEXTURE, SHEET = "texture.png", "sheet.png"
 
@@ -37,70 +40,42 @@ wei-levoy (pixel by pixel; 128 of 64).
 """
 
 
-def _size(context: click.Context, parameter: click.Parameter, typed: str | None) -> styling.Size | None:
-    if typed is None:
-        return None
+def _size(typed: str) -> styling.Size:
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", typed)
     width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not (33 <= width <= 4096 and 33 <= height <= 4096):
-        raise click.BadParameter(
-            f"{typed!r} is neither a side nor WIDTHxHEIGHT, from 33 to 4096 pixels", context, parameter
-        )
+        raise ValueError(f"{typed!r} is neither a side nor WIDTHxHEIGHT, from 33 to 4096 pixels")
     return height, width
 
 
-@click.command("texture", epilog=EPILOG)
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option(
-    "--method",
-    "-m",
-    type=click.Choice(tuple(METHODS)),
-    default=GRAM,
-    metavar="NAME",
-    help="How, see below [gram].",
-)
-@common.network
-@common.weights
-@click.option(
-    "--layer", "-l", "layers", multiple=True, metavar="NAME", help="Where it is read; may be repeated."
-)
-@click.option("--size", callback=_size, metavar="PIXELS", help="A side, or WIDTHxHEIGHT [see below].")
-@click.option(
-    "--source-size", type=click.IntRange(33, 4096), metavar="PIXELS", help="IMAGE's longer side [see below]."
-)
-@making.steps(200, "Of gram")
-@click.option(
-    "--window", type=click.IntRange(3), metavar="PIXELS", hidden=True,
-    help="What the others compare [18, 11, 9].",
-)  # fmt: skip
-@styling.cut
-@making.every
-@making.resume
-@common.seed
-@common.out("out/NAME-texture")
-@common.overwrite
-@common.as_json
-@common.quiet
-@common.help_all
-def command(
-    image: Path,
-    method: str,
-    network: str,
-    weights: str | None,
-    layers: tuple[str, ...],
-    size: styling.Size | None,
-    source_size: int | None,
-    steps: int,
-    window: int | None,
-    cut: bool | None,
-    every: int | None,
-    resume: bool,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Stepwise):
+    """Of `vizsynth texture`."""
+
+    image: Photo = argument()
+    method: str = option(
+        GRAM, "How, see below", "--method", "-m", type=click.Choice(tuple(METHODS)), metavar="NAME"
+    )
+    network: str = options.network(record=None)
+    weights: str | None = options.weights(record=None)
+    layers: tuple[str, ...] = options.layers("Where it is read; may be repeated", record=None)
+    size: styling.Size | None = option(
+        None, "A side, or WIDTHxHEIGHT [see below]", metavar="PIXELS", parse=_size
+    )
+    source_size: int | None = option(
+        None, "IMAGE's longer side [see below]", type=options.PIXELS, metavar="PIXELS"
+    )
+    steps: int = options.steps(200, "Of gram")
+    window: int | None = option(
+        None, "What the others compare [18, 11, 9]", type=click.IntRange(3), metavar="PIXELS", hidden=True,
+        record=None,
+    )  # fmt: skip
+    cut: bool | None = styling.cut()
+    out: Path | None = options.out("NAME-texture")
+
+
+@command_of(Settings, epilog=EPILOG)
+def command(settings: Settings) -> None:
     """Make another picture of IMAGE's texture, of any size.
 
     Writes it, a sheet with the source and numbers.json into DIR.
@@ -111,7 +86,9 @@ def command(
     from vizsynth.figures import sheet
     from vizsynth.parametrizations import Fourier
 
-    if method != GRAM and (resume or every or layers):
+    image, method, window = settings.image, settings.method, settings.window
+    steps, every, quiet = settings.steps, settings.every, settings.quiet
+    if method != GRAM and (settings.resume or every or settings.layers):
         raise common.BadInput(
             f"{method} reads no layers and is made in one go: leave out --layer, --every, --resume"
         )
@@ -119,53 +96,36 @@ def command(
         raise common.BadInput(
             "gram compares layers, not windows: leave out --window, or name another --method"
         )
-    (picture,) = styling.given([image], quiet)
+    look_at([image], quiet)
     usual = METHODS[method]
-    shape = size or (usual.made, usual.made)
-    texture = picture.read(styling.scaled(picture.size, source_size or usual.source))
-    settings: dict[str, Any] = {"window": window}
+    shape = settings.size or (usual.made, usual.made)
+    texture = image.read(styling.scaled(image.size, settings.source_size or usual.source))
+    read: dict[str, Any] = {"window": window}
     net: Any = None
     chosen: tuple[str, ...] = ()
     start = Fourier()
     cuts: tuple[str, ...] = ()
     if method == GRAM:
-        net = common.load_network(network, weights)
+        net = common.load_network(settings.network, settings.weights)
         of_family = common.roles(net)
-        chosen = styling.pick_layers(net, layers, of_family.texture)
+        chosen = styling.pick_layers(net, settings.layers, of_family.texture)
         std, decay = of_family.texture_start
         start = Fourier(std=std, decay=decay)
-        settings = {"network": network, "weights": weights, "layers": list(chosen)}
-        styling.warn_of_small_styles(net, [(image, texture.shape[:2])], chosen)
-        cuts = styling.pick_cuts(net, cut, shape)
-    origin = {
-        "command": "texture", "image": picture.described, "method": method, "size": list(shape),
-        "source_size": source_size, "seed": seed, **settings,
-    }  # fmt: skip
-    folder = OutputFolder(
-        out or common.usual_folder(image.stem, "-texture"), origin, overwrite=overwrite, resume=resume
-    )
+        read = {"network": settings.network, "weights": settings.weights, "layers": list(chosen)}
+        styling.warn_of_small_styles(net, [(image.name, texture.shape[:2])], chosen)
+        cuts = styling.pick_cuts(net, settings.cut, shape)
+    folder = settings.open(image.stem, resolved={"size": list(shape), **read})
     folder.check([TEXTURE, SHEET], inputs=[image], frames=making.frames(every, steps, folder))
-    key = jax.random.key(seed)
+    key = jax.random.key(settings.seed)
 
     if method == GRAM:
         made = making.make(
             lambda state, count: vizsynth.synthesize_texture(
-                net,
-                texture,
-                key=key,
-                size=shape,
-                steps=count,
-                layers=chosen,
-                cuts=cuts,
-                state=state,
+                net, texture, key=key, size=shape, steps=count, layers=chosen, cuts=cuts, state=state,
                 parametrization=start,
             ),
-            what=f"the texture of {image.name}",
-            steps=steps,
-            every=every,
-            folder=folder,
-            quiet=quiet,
-        )
+            what=f"the texture of {image.name}", steps=steps, every=every, folder=folder, quiet=quiet,
+        )  # fmt: skip
     else:
         compared = {} if window is None else {"block" if method == "quilting" else "window": window}
         function = {
@@ -178,24 +138,11 @@ def command(
             found = np.asarray(partial(function, texture, key=key, size=shape, **compared)())
         made = making.Made(found[None], np.zeros((1, 0)), 1, None, [], None)
     numbers = {
-        "steps": made.steps,
-        "finished": made.stopped is None,
+        **made.numbers,
         "loss": styling.loss_summary(made.trace),
         "source": {"height": texture.shape[0], "width": texture.shape[1]},
-        "frames": made.frames,
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
     }
-    title = f"{network}: {', '.join(chosen)}, {made.steps} steps" if method == GRAM else method
-    files = folder.write(
-        {
-            TEXTURE: made.images[0],
-            SHEET: sheet([[texture, made.images[0]]], column_labels=[image.stem, "made of it"], title=title),
-        },
-        numbers,
-    )
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": files})
-    else:
-        common.tell(f"wrote into {folder.path}: {', '.join(files)}")
+    title = f"{settings.network}: {', '.join(chosen)}, {made.steps} steps" if method == GRAM else method
+    shown = sheet([[texture, made.images[0]]], column_labels=[image.stem, "made of it"], title=title)
+    settings.write(folder, {TEXTURE: made.images[0], SHEET: shown}, numbers)
     making.finish(folder, [made])

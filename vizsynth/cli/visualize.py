@@ -1,13 +1,15 @@
 """`vizsynth visualize`: the pictures that a network takes for a class, or that excite a channel, most."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from vizsynth.cli import common, making
-from vizsynth.cli.output import OutputFolder
+from vizsynth.cli import common, making, options
+from vizsynth.cli.options import Stepwise
+from vizsynth.cli.settings import argument, command_of, option
 
 SHEET = "sheet.png"
 ROBUST, SIMONYAN = "robust", "simonyan"
@@ -22,40 +24,24 @@ blur-and-norm, decay-and-norm, decay-and-blur, blur-and-contribution.
 """
 
 
-@click.command("visualize", epilog=EPILOG)
-@click.argument("what", nargs=-1, required=True, metavar="CLASS|CHANNEL...")
-@common.network
-@common.weights
-@click.option("--layer", "-l", metavar="NAME", help="Visualize channels of this layer: give their numbers.")
-@click.option(
-    "--recipe", type=click.Choice((ROBUST, SIMONYAN, *REGULARIZED)), default=ROBUST,
-    metavar="NAME", help="How, see below [robust].",
-)  # fmt: skip
-@making.steps(256)
-@making.side
-@making.every
-@making.resume
-@common.seed
-@common.out("out/visualize")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    what: tuple[str, ...],
-    network: str,
-    weights: str | None,
-    layer: str | None,
-    recipe: str,
-    steps: int,
-    size: int,
-    every: int | None,
-    resume: bool,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Stepwise):
+    """Of `vizsynth visualize`."""
+
+    targets: tuple[str, ...] = argument(metavar="CLASS|CHANNEL...", many=True)
+    network: str = options.network()
+    weights: str | None = options.weights()
+    layer: str | None = options.layer("Visualize channels of this layer: give their numbers")
+    recipe: str = option(
+        ROBUST, "How, see below", type=click.Choice((ROBUST, SIMONYAN, *REGULARIZED)), metavar="NAME"
+    )
+    steps: int = options.steps(256)
+    size: int = options.side()
+    out: Path | None = options.out("visualize")
+
+
+@command_of(Settings, epilog=EPILOG)
+def command(settings: Settings) -> None:
     """Make the pictures that excite classes, or channels of a layer, most.
 
     Classes go by name or number, channels by number or range (0-7). Writes a
@@ -67,7 +53,9 @@ def command(
     from vizsynth.figures import caption, sheet, stretch
     from vizsynth.models.network import layer_shapes
 
-    net = common.load_network(network, weights)
+    what, network, layer, recipe = settings.targets, settings.network, settings.layer, settings.recipe
+    steps, every = settings.steps, settings.every
+    net = common.load_network(network, settings.weights)
     targets: list[int]
     if layer is None:
         common.need_classes(net, network)
@@ -82,31 +70,16 @@ def command(
     if len(set(targets)) < len(targets):
         raise common.BadInput("the same class or channel is asked for twice; name each once")
 
-    origin = {
-        "command": "visualize", "network": network, "weights": weights, "layer": layer, "targets": targets,
-        "recipe": recipe, "size": size, "seed": seed,
-    }  # fmt: skip
-    folder = OutputFolder(out or common.usual_folder("visualize"), origin, overwrite=overwrite, resume=resume)
+    folder = settings.open(resolved={"layer": layer, "targets": targets})
     folder.check([*files, SHEET], frames=making.frames(every, steps, folder))
 
-    take = _take(net, network, jnp.asarray(targets), layer, recipe, size, jax.random.key(seed))
-    made = making.make(
-        take,
-        what=", ".join(names) if len(names) < 4 else f"{len(names)} pictures",
-        steps=steps,
-        every=every,
-        folder=folder,
-        quiet=quiet,
+    take = _take(
+        net, network, jnp.asarray(targets), layer, recipe, settings.size, jax.random.key(settings.seed)
     )
+    told = ", ".join(names) if len(names) < 4 else f"{len(names)} pictures"
+    made = making.make(take, what=told, steps=steps, every=every, folder=folder, quiet=settings.quiet)
     shown = made.images if recipe == ROBUST else np.stack([stretch(image) for image in made.images])
-    numbers: dict[str, Any] = {
-        "steps": made.steps,
-        "finished": made.stopped is None,
-        "objective": making.objective_summary(made.trace),
-        "frames": made.frames,
-        "versions": common.versions(),
-        "device": jax.devices()[0].device_kind,
-    }
+    numbers = {**made.numbers, "objective": making.objective_summary(made.trace)}
     captions = names
     if layer is None:
         p = np.asarray(jax.jit(lambda net, x: jax.nn.softmax(net(x)))(net, made.images), np.float64)
@@ -114,22 +87,11 @@ def command(
         numbers["probability"] = sure
         captions = [f"{name}, p = {q:.3f}" for name, q in zip(names, sure, strict=True)]
     columns = min(len(shown), 5)
-    rows = [list(shown[i : i + columns]) for i in range(0, len(shown), columns)]
-    labelled = [list(captions[i : i + columns]) for i in range(0, len(captions), columns)]
-    tiles = [
-        [caption(picture, text) for picture, text in zip(row, texts, strict=True)]
-        for row, texts in zip(rows, labelled, strict=True)
-    ]
+    tiles = [caption(picture, text) for picture, text in zip(shown, captions, strict=True)]
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     pictures = dict(zip(files, shown, strict=True))
-    pictures[SHEET] = sheet(tiles, title=f"{network}, {recipe}, {made.steps} steps")
-    written = folder.write(pictures, numbers)
-
-    if as_json:
-        common.tell_json({**origin, **numbers, "out": str(folder.path), "files": written})
-    else:
-        for text in captions:
-            common.tell(text)
-        common.tell("", f"wrote into {folder.path}: {', '.join(written)}")
+    pictures[SHEET] = sheet(rows, title=f"{network}, {recipe}, {made.steps} steps")
+    settings.write(folder, pictures, numbers, *captions, "")
     making.finish(folder, [made])
 
 

@@ -5,54 +5,47 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from operator import le
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
-from vizsynth.cli import common, making
+from vizsynth.cli import common, making, options
+from vizsynth.cli.explain import told
+from vizsynth.cli.options import Seeded
 from vizsynth.cli.output import NUMBERS, OutputFolder
-from vizsynth.cli.photos import digest, read_photo
+from vizsynth.cli.photos import Photo
 from vizsynth.cli.report.made import KINDS, Part, Subject
+from vizsynth.cli.settings import argument, command_of, option, recorded
 from vizsynth.core.claims import read_npz
 from vizsynth.core.signals import exit_code
 
 PAGE = "index.html"
 
 
-@click.command("report")
-@click.argument("photo", type=click.Path(path_type=Path))
-@common.network
-@common.weights
-@common.target
-@common.layer
-@click.option("--inside", metavar="NAME", help="The layer whose channels are shown [a middle one].")
-@common.size
-@click.option("--quick", is_flag=True, help="Fewer maps, smaller pictures, fewer steps.")
-@making.resume
-@common.seed
-@common.out("out/NAME-report")
-@common.overwrite
-@common.as_json
-@common.quiet
-def command(
-    photo: Path,
-    network: str,
-    weights: str | None,
-    target: str,
-    layer: str | None,
-    inside: str | None,
-    size: int | None,
-    quick: bool,
-    resume: bool,
-    seed: int,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Seeded):
+    """Of `vizsynth report`."""
+
+    photo: Photo = argument()
+    network: str = options.network(record="numbers")
+    weights: str | None = options.weights(record="numbers")
+    target: str = options.target(record="numbers")
+    layer: str | None = options.layer(record="numbers")
+    inside: str | None = option(
+        None, "The layer whose channels are shown [a middle one]", metavar="NAME", record="numbers"
+    )
+    size: int | None = options.size(record="numbers")
+    quick: bool = option(False, "Fewer maps, smaller pictures, fewer steps", record="numbers")
+    resume: bool = options.resume()
+    seed: int = options.seed(record="numbers")
+    out: Path | None = options.out("NAME-report")
+
+
+@command_of(Settings)
+def command(settings: Settings) -> None:
     """Make a page of all that can be seen of PHOTO and a network.
 
     What the network sees, every map and how faithful it is, the channels that
@@ -61,38 +54,35 @@ def command(
     """
     import jax
 
-    from vizsynth.cli.explain import shown_side
     from vizsynth.cli.report import made as reporting
-    from vizsynth.files import read_image
     from vizsynth.models.network import layer_shapes
 
     common.need_extra("matplotlib")
     common.need_extra("jinja2")
-    effort = reporting.SMALL if quick else reporting.FULL
-    net = common.load_network(network, weights)
-    common.need_classes(net, network)
-    image = np.asarray(read_photo(photo, size or effort.side or min(common.input_size(net))))
+    photo, quiet = settings.photo, settings.quiet
+    effort = reporting.SMALL if settings.quick else reporting.FULL
+    net = common.load_network(settings.network, settings.weights)
+    common.need_classes(net, settings.network)
+    image = photo.pixels(settings.size or effort.side or min(common.input_size(net)))
     shapes = layer_shapes(net, (image.shape[0], image.shape[1]))
+    inside = settings.inside or common.roles(net).channels
     subject = reporting.Subject(
         net,
-        Path(network).name,
-        photo,
+        Path(settings.network).name,
+        photo.path,
         image,
-        np.asarray(read_image(photo, shown_side(photo))),
-        target=None if target == "top" else common.pick_class(net, target),
-        layer=_with_maps(common.pick_layer(net, layer), shapes),
-        inside=_with_maps(common.pick_layer(net, inside or common.roles(net).channels), shapes),
-        seed=seed,
+        photo.shown(),
+        target=common.pick_target(net, settings.target),
+        layer=_with_maps(common.pick_layer(net, settings.layer), shapes),
+        inside=_with_maps(common.pick_layer(net, inside), shapes),
+        seed=settings.seed,
         effort=effort,
     )
-    origin = {"command": "report", "photo": {"name": photo.name, "sha256": digest(photo)}}
-    settings = {
-        "network": network, "weights": weights, "target": target, "layer": subject.layer,
-        "inside": subject.inside, "size": size, "quick": quick, "seed": seed,
-    }  # fmt: skip
-    folder = OutputFolder(out or common.usual_folder(photo.stem, "-report"), origin, overwrite=overwrite)
+    origin = settings.origin({})
+    chosen = {**recorded(settings, "numbers"), "layer": subject.layer, "inside": subject.inside}
+    folder = OutputFolder(settings.path(photo.stem), origin, overwrite=settings.overwrite)
     wanted = {name: kind.files(subject) for name, kind in KINDS.items()}
-    parts = _earlier(folder, origin | settings, wanted, resume=resume)
+    parts = _earlier(folder, origin | chosen, wanted, resume=settings.resume)
     folder.check([*(file for files in wanted.values() for file in files), PAGE], inputs=[photo])
     if "maps" in parts:
         subject.maps |= _kept_maps(folder.path / reporting.MAPS, subject)
@@ -100,7 +90,7 @@ def command(
             del parts["maps"]  # it is made again
 
     record = {
-        **settings,
+        **chosen,
         "weights_origin": net.record.origin,
         "seen_at": {"height": image.shape[0], "width": image.shape[1]},
         "versions": common.versions(),
@@ -126,14 +116,11 @@ def command(
     except KeyboardInterrupt as error:
         there = f"; {folder.path / PAGE} shows what there is, --resume goes on" if parts else ""
         raise making.Stopped(f"interrupted at {now}{there}", exit_code(error)) from None
-    if as_json:
+    if settings.as_json:
         common.tell_json({**numbers, "out": str(folder.path)})
         return
     listed, explained = (parts["classes"]["numbers"][name] for name in ("classes", "target"))
-    for one in listed[:5]:
-        common.tell(f"{one['probability']:6.1%}  {one['name']} ({one['label']})")
-    p = explained["probability"]
-    common.tell("", f"explained: {explained['name']} ({explained['label']}), p = {p:.3f}")
+    common.tell(*told(listed[:5], explained))
     common.tell(f"wrote {len(numbers['files'])} files into {folder.path}; the page: {folder.path / PAGE}")
 
 
