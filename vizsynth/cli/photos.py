@@ -16,15 +16,15 @@ LONGEST = 8  # how many times longer than wide a photo may be
 LARGEST = 1024  # pixels: the longer side of a photo as it is shown
 
 
-class Photo(os.PathLike[str]):
-    """A photo: opened when something of it is needed, decoded once for all sizes."""
+class File(os.PathLike[str]):
+    """A file that a command is given, and that numbers.json describes by its name and content."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.name, self.stem = self.path.name, self.path.stem
 
     def __fspath__(self) -> str:
-        """Return the path, so that a photo stands where a path may stand."""
+        """Return the path, so that it stands where a path may stand."""
         return str(self.path)
 
     @cached_property
@@ -36,6 +36,10 @@ class Photo(os.PathLike[str]):
     def described(self) -> dict[str, str]:
         """What numbers.json says of it."""
         return {"name": self.name, "sha256": self.digest}
+
+
+class Photo(File):
+    """A photo: opened when something of it is needed, decoded once for all sizes."""
 
     @cached_property
     def _look(self) -> Any:

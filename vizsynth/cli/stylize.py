@@ -10,7 +10,7 @@ import numpy as np
 
 from vizsynth.cli import common, options, styling
 from vizsynth.cli.options import Written
-from vizsynth.cli.photos import Photo, distinct_names, look_at
+from vizsynth.cli.photos import File, Photo, distinct_names, look_at
 from vizsynth.cli.settings import argument, command_of, option
 
 SHEET = "sheet.png"
@@ -43,7 +43,7 @@ class Settings(Written):
     mix: dict[str, float] | None = option(
         (), "Between styles: glass=2,strokes=1 for instance", metavar="NAME=W", parse=_shares
     )
-    stylizer: Photo | None = option(None, "As `vizsynth train-style` makes it [ours]", metavar="FILE")
+    stylizer: File | None = option(None, "As `vizsynth train-style` makes it [ours]", metavar="FILE")
     size: int | None = option(
         None, f"The longer side [PHOTO's, at most {LARGEST}]", type=click.IntRange(33, 8192), metavar="PIXELS"
     )
@@ -64,7 +64,7 @@ def command(settings: Settings) -> None:
     from vizsynth.models import find_style, load_stylizer
 
     photos, styles, mix, size = settings.photos, settings.styles, settings.mix, settings.size
-    net = load_stylizer(settings.stylizer)
+    net = load_stylizer(settings.stylizer and settings.stylizer.path)
     if not styles and mix is None:
         raise common.BadInput(f"name a style, --style {net.styles[0]}; there are: {', '.join(net.styles)}")
     wanted = {name: {name: 1.0} for name in styles}
