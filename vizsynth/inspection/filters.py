@@ -106,8 +106,8 @@ def _check_colors(values: Array, shared: bool) -> None:
 def filter_colors(values: Float[Array, "k h w 3"], *, shared: bool = False) -> Float[Array, "k h w 3"]:
     """Return filters of the first layer as RGB in [0, 1]: ½ + ½ W / max |W|, so that 0 is grey.
 
-    Departure: courses stretch each filter between its extremes, (W − min) / (max − min), which moves the
-        grey; here the colours of a filter are those that excite it.
+    Courses stretch each filter between its extremes, (W − min) / (max − min), which moves the grey.
+    A departure: here the colours of a filter are those that excite it.
 
     Args:
         values: the filters, `[k, h, w, 3]`.
