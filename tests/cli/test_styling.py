@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,6 +128,23 @@ def test_scales_are_interrupted_and_taken_up_again(
     assert numbers(out)["finished"] is True
     np.testing.assert_array_equal(pixels(out / "styled.png"), pixels(whole / "styled.png"))
     assert not (out / "state").exists()
+
+
+def test_the_styles_are_read_once_for_all_steps(
+    run: Run, photo: Path, other_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vizsynth.synthesis.style import gatys
+
+    made: list[Any] = []
+    given: list[Any] = []
+    aimed, transfer = gatys.style_targets, vizsynth.transfer_style
+    monkeypatch.setattr(gatys, "style_targets", lambda *a, **o: made.append(aimed(*a, **o)) or made[-1])
+    monkeypatch.setattr(
+        vizsynth, "transfer_style", lambda *a, **o: given.append(o["targets"]) or transfer(*a, **o)
+    )
+    options = ("--optimizer", "adam", "--steps", "3", "--every", "1", "-o", tmp_path / "out", "-q")
+    assert run("style", photo, other_photo, *STYLE, *options).code == 0
+    assert len(made) == 1 and [one is made[0] for one in given] == [True] * 3
 
 
 def test_masks_and_what_keeps_colours(run: Run, photo: Path, other_photo: Path, tmp_path: Path) -> None:
