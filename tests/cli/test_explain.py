@@ -15,7 +15,8 @@ from PIL import Image
 
 import vizsynth
 from vizsynth import files
-from vizsynth.cli import explain, photos
+from vizsynth.cli import photos
+from vizsynth.cli.commands import explain
 from vizsynth.cli.methods import Method
 
 SMALL = ("--size", "64", "--method", "saliency,grad-cam", "--layer", "fire5")  # compiles quickly

@@ -169,7 +169,7 @@ def test_masks_and_what_keeps_colours(run: Run, photo: Path, other_photo: Path, 
 
 @pytest.mark.parametrize("colors", ["histogram", "match"])
 def test_styles_get_the_contents_colours(photo: Path, other_photo: Path, colors: str) -> None:
-    from vizsynth.cli.style import _colored
+    from vizsynth.cli.commands.style import _colored
 
     content, style = read_image(photo, (40, 60)), read_image(other_photo, (40, 60))
     found = np.asarray(_colored(style, content, colors)).reshape(-1, 3)

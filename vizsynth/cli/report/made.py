@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vizsynth.cli import common
+from vizsynth.cli.commands.evaluate import measured
+from vizsynth.cli.commands.explain import probabilities_of
 from vizsynth.cli.comparison import BRIGHTEST, one_a_pixel
-from vizsynth.cli.evaluate import measured
-from vizsynth.cli.explain import probabilities_of
 from vizsynth.cli.methods import METHODS, Method
 from vizsynth.core.texts import literal, printable
 
