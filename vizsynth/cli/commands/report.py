@@ -67,11 +67,10 @@ def command(settings: Settings) -> None:
     shapes = layer_shapes(net, (image.shape[0], image.shape[1]))
     inside = settings.inside or common.roles(net).channels
     subject = reporting.Subject(
-        net,
-        Path(settings.network).name,
-        photo.path,
-        image,
-        photo.shown(),
+        net=net,
+        name=Path(settings.network).name,
+        photo=photo,
+        image=image,
         target=common.pick_target(net, settings.target),
         layer=_with_maps(common.pick_layer(net, settings.layer), shapes),
         inside=_with_maps(common.pick_layer(net, inside), shapes),
