@@ -19,9 +19,9 @@ from PIL import EpsImagePlugin, Image, ImageFile
 
 from vizsynth import files
 from vizsynth.cli import styling
+from vizsynth.cli.commands.segment import _photos
 from vizsynth.cli.common import BadInput
 from vizsynth.cli.photos import Photo, digest
-from vizsynth.cli.segment import _photos
 from vizsynth.core.paths import check_regular_file
 from vizsynth.datasets.errors import DataError
 from vizsynth.datasets.folders import read_batches

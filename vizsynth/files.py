@@ -119,23 +119,18 @@ class Decoded:
     look: Look
     """The properties of the picture."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open and decode a picture.
-
-        Raises:
-            FileNotFoundError, ImageFileError: as `read_image`.
-        """
-        self.path = Path(path)
-        with open_picture(self.path) as image:
-            mode, transparent = image.mode, image.has_transparency_data
-            self._picture = _decoded(image, self.path)
+    def __init__(self, image: Image.Image, path: Path) -> None:
+        """Decode a picture that `open_picture` has opened."""
+        self._path = path
+        mode, transparent = image.mode, image.has_transparency_data
+        self._picture = _decoded(image, path)
         grey = mode in ("1", "L", "LA", "F") or mode.startswith("I")
         self.look = Look((self._picture.height, self._picture.width), transparent, grey)
 
     def pixels(self, size: int | tuple[int, int] | None = None) -> Float[np.ndarray, "h w 3"]:
         """Return the picture as `read_pixels` does."""
         size = _checked_size(size)
-        _check_result(self._picture, size, self.path)
+        _check_result(self._picture, size, self._path)
         return _pixels(_fit(self._picture, size))
 
 
@@ -145,7 +140,8 @@ def look_at(path: str | os.PathLike[str]) -> Look:
     Raises:
         FileNotFoundError, ImageFileError: as `read_image`.
     """
-    return Decoded(path).look
+    with open_picture(path) as image:
+        return Decoded(image, Path(path)).look
 
 
 def image_sides(path: str | os.PathLike[str]) -> tuple[int, int]:

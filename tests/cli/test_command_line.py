@@ -73,8 +73,8 @@ def test_warnings_are_one_line(
         warnings.warn("something\nis odd", stacklevel=1)
         return []
 
-    monkeypatch.setattr("vizsynth.cli.networks._networks", networks)
-    monkeypatch.setattr("vizsynth.cli.networks._table", lambda _: ["a table"])
+    monkeypatch.setattr("vizsynth.cli.commands.networks._networks", networks)
+    monkeypatch.setattr("vizsynth.cli.commands.networks._table", lambda _: ["a table"])
     ran = run("networks")
     assert (ran.out, ran.err) == ("a table\n", "vizsynth: warning: something is odd\n")
 

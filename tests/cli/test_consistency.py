@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import click
@@ -119,6 +120,19 @@ def test_what_writes_a_folder_lets_it_be_chosen(command: str) -> None:
     assert {"--out", "--overwrite", "--quiet"} <= set(found)
     assert (found["--out"].help or "").startswith("Where the files go [out/")
     assert isinstance(found["--out"].type, click.Path)
+
+
+def test_a_command_is_one_file(photo: Path, tmp_path: Path) -> None:
+    guide = (PHOTOS.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, code = guide.split("## A new command")[1].split("```python\n")
+    path = tmp_path / "edges.py"
+    path.write_text(code.split("```")[0], encoding="utf-8")
+    spec = spec_from_file_location("edges", path)
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(module := module_from_spec(spec))
+    module.command.main([str(photo), "-o", str(tmp_path / "out"), "--gain", "2"], standalone_mode=False)
+    record = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))
+    assert (record["command"], record["gain"], record["photo"]["name"]) == ("edges", 2.0, "cat.jpg")
 
 
 # Mistakes ---------------------------------------------------------------------------

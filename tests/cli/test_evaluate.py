@@ -12,7 +12,7 @@ from command_line import Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import evaluate
+from vizsynth.cli.commands import evaluate
 from vizsynth.cli.common import pooled_layer
 from vizsynth.cli.comparison import comparison
 from vizsynth.cli.methods import METHODS

@@ -14,7 +14,9 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import explain, photos
+from vizsynth import files
+from vizsynth.cli import photos
+from vizsynth.cli.commands import explain
 from vizsynth.cli.methods import Method
 
 SMALL = ("--size", "64", "--method", "saliency,grad-cam", "--layer", "fire5")  # compiles quickly
@@ -93,6 +95,16 @@ def test_the_folder_is_out_and_the_photos_name(
     monkeypatch.chdir(tmp_path)
     assert run("explain", photo, *SMALL).code == 0
     assert tree(tmp_path / "out") == ["cat", *(f"cat/{name}" for name in FILES)]
+
+
+def test_a_photo_is_opened_once(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    opening = files.open_picture
+    monkeypatch.setattr(files, "open_picture", lambda path: opened.append(path) or opening(path))
+    assert run("explain", photo, "-o", tmp_path / "out", *SMALL).code == 0
+    assert opened == [photo]
 
 
 def test_large_photos_are_shown_smaller(run: Run, photo: Path, tmp_path: Path) -> None:

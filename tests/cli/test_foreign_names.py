@@ -110,8 +110,8 @@ def test_errors_and_warnings_are_spelled(
         warnings.warn(FORGED, stacklevel=1)
         return []
 
-    monkeypatch.setattr("vizsynth.cli.networks._networks", warn)
-    monkeypatch.setattr("vizsynth.cli.networks._table", lambda _: [FORGED])
+    monkeypatch.setattr("vizsynth.cli.commands.networks._networks", warn)
+    monkeypatch.setattr("vizsynth.cli.commands.networks._table", lambda _: [FORGED])
     ran = run("networks")
     assert ran.out == f"{SPELLED}\n"
     assert ran.err.startswith("vizsynth: warning: ") and ran.err[:-1].isprintable()

@@ -14,7 +14,7 @@ from PIL import Image
 
 import vizsynth
 from vizsynth import ascent
-from vizsynth.cli import patches as searching
+from vizsynth.cli.commands import patches as searching
 from vizsynth.files import read_image
 
 SMALL = ("--size", "40")

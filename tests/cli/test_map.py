@@ -18,7 +18,7 @@ from PIL import Image
 
 import vizsynth
 from vizsynth import stores
-from vizsynth.cli import map as mapping
+from vizsynth.cli.commands import map as mapping
 from vizsynth.files import read_pixels
 from vizsynth.planted import WEIGHTS
 

@@ -19,7 +19,8 @@ from command_line import PHOTOS, Run, complaint, tree
 from PIL import Image
 
 import vizsynth
-from vizsynth.cli import common, report
+from vizsynth.cli import common
+from vizsynth.cli.commands import report
 from vizsynth.cli.methods import METHODS
 from vizsynth.cli.output import OutputFolder
 from vizsynth.cli.report import made as reporting

@@ -15,7 +15,8 @@ from PIL import Image
 from runs import ORIGIN, made, opened, take
 
 from vizsynth import ascent
-from vizsynth.cli import dream, making, visualize
+from vizsynth.cli import making
+from vizsynth.cli.commands import dream, visualize
 from vizsynth.cli.common import BadInput
 from vizsynth.cli.output import OutputFolder
 

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +130,23 @@ def test_scales_are_interrupted_and_taken_up_again(
     assert not (out / "state").exists()
 
 
+def test_the_styles_are_read_once_for_all_steps(
+    run: Run, photo: Path, other_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vizsynth.synthesis.style import gatys
+
+    made: list[Any] = []
+    given: list[Any] = []
+    aimed, transfer = gatys.style_targets, vizsynth.transfer_style
+    monkeypatch.setattr(gatys, "style_targets", lambda *a, **o: made.append(aimed(*a, **o)) or made[-1])
+    monkeypatch.setattr(
+        vizsynth, "transfer_style", lambda *a, **o: given.append(o["targets"]) or transfer(*a, **o)
+    )
+    options = ("--optimizer", "adam", "--steps", "3", "--every", "1", "-o", tmp_path / "out", "-q")
+    assert run("style", photo, other_photo, *STYLE, *options).code == 0
+    assert len(made) == 1 and [one is made[0] for one in given] == [True] * 3
+
+
 def test_masks_and_what_keeps_colours(run: Run, photo: Path, other_photo: Path, tmp_path: Path) -> None:
     left, right = tmp_path / "left.png", tmp_path / "right.png"
     half = np.zeros((64, 96), np.uint8)
@@ -151,7 +169,7 @@ def test_masks_and_what_keeps_colours(run: Run, photo: Path, other_photo: Path, 
 
 @pytest.mark.parametrize("colors", ["histogram", "match"])
 def test_styles_get_the_contents_colours(photo: Path, other_photo: Path, colors: str) -> None:
-    from vizsynth.cli.style import _colored
+    from vizsynth.cli.commands.style import _colored
 
     content, style = read_image(photo, (40, 60)), read_image(other_photo, (40, 60))
     found = np.asarray(_colored(style, content, colors)).reshape(-1, 3)

@@ -1,13 +1,14 @@
-"""The `vizsynth` command: one command a file, imported when it is asked for.
+"""The `vizsynth` command: one command a file of `commands`, imported when it is asked for.
 
-The files of commands import click and `vizsynth.cli.common` at their top and JAX only where they
-compute, so that `--help`, completion and mistyped options answer at once.
+These files import click and the options at their top and JAX only where they compute, so that `--help`,
+completion and mistyped options answer at once.
 """
 
 import os
 import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import NoReturn
 
 try:
@@ -15,36 +16,15 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("vizsynth: error: the command line needs click: pip install 'vizsynth[cli]'") from None
 
+from vizsynth.cli import commands
 from vizsynth.cli.cache import use_cache
 from vizsynth.cli.common import say
 from vizsynth.core.atomic import told
 from vizsynth.core.signals import exit_code, interruptible
 from vizsynth.cpu.memory import keep_memory
 
-COMMANDS = (
-    "activations",
-    "convert",
-    "dream",
-    "embed",
-    "evaluate",
-    "explain",
-    "filters",
-    "fine-tune",
-    "fool",
-    "invert",
-    "map",
-    "neighbors",
-    "networks",
-    "patches",
-    "report",
-    "segment",
-    "style",
-    "stylize",
-    "texture",
-    "train",
-    "train-style",
-    "visualize",
-)
+# A command is a file of `vizsynth.cli.commands`, called as it is.
+COMMANDS = tuple(sorted(found.name.replace("_", "-") for found in iter_modules(commands.__path__)))
 
 EPILOG = """\b
 Compiled programs are kept in ~/.cache/vizsynth (XDG_CACHE_HOME is heeded), so
@@ -59,7 +39,7 @@ class _Commands(MutableMapping[str, click.Command]):
     def __getitem__(self, name: str) -> click.Command:
         if name not in COMMANDS:
             raise KeyError(name)
-        return import_module(f"vizsynth.cli.{name.replace('-', '_')}").command
+        return import_module(f"{commands.__name__}.{name.replace('-', '_')}").command
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -68,10 +48,10 @@ class _Commands(MutableMapping[str, click.Command]):
         return len(COMMANDS)
 
     def __setitem__(self, name: str, command: click.Command) -> NoReturn:
-        raise TypeError("commands are listed in COMMANDS")
+        raise TypeError("a command is a file of vizsynth.cli.commands")
 
     def __delitem__(self, name: str) -> NoReturn:
-        raise TypeError("commands are listed in COMMANDS")
+        raise TypeError("a command is a file of vizsynth.cli.commands")
 
 
 @click.group(

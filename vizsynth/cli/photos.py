@@ -75,14 +75,16 @@ class Photo(File):
 
 @lru_cache(maxsize=4)  # several may be large
 def _decoded(photo: Photo) -> Any:
-    from vizsynth.files import Decoded, image_sides
+    from vizsynth.files import Decoded, open_picture
 
-    shorter, longer = image_sides(photo.path)
-    if longer > LONGEST * shorter:
+    with open_picture(photo.path) as image:
+        shorter, longer = sorted(image.size)
+        found = Decoded(image, photo.path) if longer <= LONGEST * shorter else None
+    if found is None:
         raise BadInput(
             f"{photo.path} is more than {LONGEST} times as long as it is wide; cut out the part that counts"
         )
-    return Decoded(photo.path)
+    return found
 
 
 def look_at(photos: Iterable[Photo], quiet: bool) -> None:

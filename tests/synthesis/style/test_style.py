@@ -152,6 +152,19 @@ def test_a_transfer_goes_on_where_it_stopped() -> None:
     np.testing.assert_array_equal(rest.images, whole.images)
 
 
+@pytest.mark.parametrize("masks", [None, [np.eye(12, 10, dtype=np.float32), np.ones((12, 10), np.float32)]])
+def test_targets_may_be_computed_before(masks: Any) -> None:
+    content, styles = picture(), [picture(1), picture(2)]
+    options: dict[str, Any] = {**LAYERS, "mixture": (3.0, 1.0), "masks": masks}
+    targets = gatys.style_targets(trunk(), content, styles, **options)
+    whole, parted = (transfer(content, styles, targets=t, **options) for t in (None, targets))
+    np.testing.assert_allclose(parted.trace, whole.trace, rtol=1e-5)
+    half = jax.tree.map(lambda value: value / 2, targets)  # they alone are aimed at
+    assert transfer(content, styles, targets=half, **options).trace != whole.trace
+    with pytest.raises(ValueError, match="2 styles take as many masks, not 1"):
+        gatys.style_targets(trunk(), content, styles, **{**options, "masks": [np.ones((12, 10), np.float32)]})
+
+
 def test_parts_change_nothing() -> None:
     options = {"steps": 3, "loss": vizsynth.Gram()}
     whole = transfer(picture(), [picture(1)], **options)

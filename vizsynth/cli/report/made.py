@@ -1,18 +1,18 @@
 """The parts of a report: what each computes of a photo, its pictures, and what the page says of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vizsynth.cli import common
+from vizsynth.cli.commands.evaluate import measured
+from vizsynth.cli.commands.explain import probabilities_of
 from vizsynth.cli.comparison import BRIGHTEST, one_a_pixel
-from vizsynth.cli.evaluate import measured
-from vizsynth.cli.explain import probabilities_of
 from vizsynth.cli.methods import METHODS, Method
+from vizsynth.cli.photos import Photo
 from vizsynth.core.texts import literal, printable
 
 SIDE = 260  # pixels: the longer side of each picture in a sheet
@@ -60,40 +60,30 @@ class Part(NamedTuple):
     """Which of them, all of one size, the page lays over each other."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Subject:
-    """A photo, the network that sees it, and what is asked of both."""
+    """A photo, the network that sees it, and what is asked of both; nothing is computed yet."""
 
-    def __init__(
-        self,
-        net: Any,
-        name: str,
-        photo: Path,
-        image: np.ndarray,
-        picture: np.ndarray,
-        *,
-        target: int | None,
-        layer: str,
-        inside: str,
-        seed: int,
-        effort: Effort,
-    ):
-        """Choose; nothing is computed.
+    net: Any
+    name: str
+    """What the network is called."""
+    photo: Photo
+    image: np.ndarray
+    """What the network sees of the photo."""
+    target: int | None
+    """The class that is explained; None is the likeliest."""
+    layer: str
+    """Whose maps are weighted."""
+    inside: str
+    """Whose channels are shown."""
+    seed: int
+    effort: Effort
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
 
-        Args:
-            net: the network.
-            name: what it is called.
-            photo: where the photo lies.
-            image: what the network sees of it.
-            picture: the photo as it is shown.
-            target: the class that is explained; None is the likeliest.
-            layer: whose maps are weighted.
-            inside: whose channels are shown.
-            seed: of what is drawn at random.
-            effort: how much is computed.
-        """
-        self.net, self.name, self.photo, self.image, self.picture = net, name, photo, image, picture
-        self.target, self.layer, self.inside, self.seed, self.effort = target, layer, inside, seed, effort
-        self.maps: dict[str, np.ndarray] = {}
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """The photo as it is shown."""
+        return self.photo.shown()
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -158,12 +148,11 @@ def classes(subject: Subject, begin: Callable[[str], None]) -> Part:
     order = [int(i) for i in np.argsort(-p, kind="stable")[:CLASSES]]
     found = [(common.class_name(subject.net, i), i, float(p[i])) for i in order]
     first = ", ".join(f"{name} {q:.1%}" for name, _, q in found[:3])
-    asked = (
-        ""
-        if subject.target is None
-        else f" The maps below explain {literal(subject.title)} ({subject.label}), "
-    )
-    asked += "" if subject.target is None else f"p = {p[subject.label]:.3f}."
+    target, asked = common.likely(subject.net, p, subject.label), ""
+    if subject.target is not None:
+        asked = (
+            f" The maps below explain {literal(subject.title)} ({subject.label}), p = {p[subject.label]:.3f}."
+        )
     bars = bar_chart([name for name, _, _ in found], {"probability": [q for _, _, q in found]})
     height, width = subject.image.shape[:2]
     return Part(
@@ -175,12 +164,8 @@ def classes(subject: Subject, begin: Callable[[str], None]) -> Part:
         f"{literal(subject.name)} sees the photo at {width}x{height} pixels, and takes it for: "
         f"{literal(first)}.{asked}",
         {
-            "classes": [{"label": i, "name": n, "probability": round(q, 6)} for n, i, q in found],
-            "target": {
-                "label": subject.label,
-                "name": subject.title,
-                "probability": round(float(p[subject.label]), 6),
-            },
+            "classes": [common.likely(subject.net, p, i) for i in order],
+            "target": target,
         },
         (("class", "number", "probability"), [(n, str(i), f"{q:.1%}") for n, i, q in found]),
     )
@@ -190,11 +175,9 @@ def maps(subject: Subject, begin: Callable[[str], None]) -> Part:
     """Say by every method which pixels count, on one scale."""
     from vizsynth.figures import caption, sheet
 
-    pooled = common.pooled_layer(subject.net)
     for method in subject.methods:
         begin(f"map {method.name}")
-        where = pooled if method.pooled else subject.layer
-        found = method.maps(subject.net, subject.image[None], subject.label, where, subject.seed)
+        found = method.maps(subject.net, subject.image[None], subject.label, subject.layer, subject.seed)
         subject.maps[method.name] = np.asarray(found[0])
     pictures: dict[str, Any] = {
         map_file(m.name): _on_one_scale(m, subject.maps[m.name], subject.picture.shape[:2])
@@ -254,29 +237,19 @@ def occlusion(subject: Subject, begin: Callable[[str], None]) -> Part:
     box = (slice(round(top * y), round((top + side) * y)), slice(round(left * x), round((left + side) * x)))
     covered[box] = (0.85, 0.15, 0.15)  # its frame
     covered[box][2:-2, 2:-2] = 0.5
+    square = [top, left, top + side, left + side]
+    bright = f"occlusion map for {subject.title}, bright where it counts"
+    covers = "the photo with the square that counts most hidden"
     return Part(
         {"occlusion.png": blend, "hidden.png": covered},
         [
-            (
-                "occlusion.png",
-                "how much each place counts",
-                f"occlusion map for {subject.title}, bright where it counts",
-            ),
-            (
-                "hidden.png",
-                f"p from {before:.3f} to {after:.3f}",
-                "the photo with the square that counts most hidden",
-            ),
+            ("occlusion.png", "how much each place counts", bright),
+            ("hidden.png", f"p from {before:.3f} to {after:.3f}", covers),
         ],
         "A grey square is laid over each place (Zeiler & Fergus, 2013): where it is bright, the probability "
         f"of {literal(subject.title)} falls. With the square hidden that counts most it is {after:.3f}, and "
         f"was {before:.3f}.",
-        {
-            "largest_mean_drop": float(drop.max()),
-            "square": [top, left, top + side, left + side],
-            "before": before,
-            "hidden": after,
-        },
+        {"largest_mean_drop": float(drop.max()), "square": square, "before": before, "hidden": after},
     )
 
 
@@ -295,16 +268,11 @@ def faithfulness(subject: Subject, begin: Callable[[str], None]) -> Part:
         scores[method.name] = {name: float(value[0]) for name, value in values.items()}
     order = sorted(scores, key=lambda name: scores[name]["deletion"] - scores[name]["insertion"])
     columns = {c: [scores[name][c] for name in order] for c in ("insertion", "deletion")}
+    told = f"bars of insertion and deletion by method, the best first: {', '.join(order)}"
     heads = ("method", *(c.replace("_", " ") for c in scores[order[0]]))
     return Part(
         {"faithfulness.png": bar_chart(order, columns)},
-        [
-            (
-                "faithfulness.png",
-                "insertion and deletion",
-                f"bars of insertion and deletion by method, the best first: {', '.join(order)}",
-            )
-        ],
+        [("faithfulness.png", "insertion and deletion", told)],
         "Insertion: the probability reached as the pixels come that the map ranks first; high is good. "
         "Deletion: what is left of it as they go; low is good. Average drop, increase, average gain: what "
         "the explained part alone loses (low is good), whether it is surer, what it gains (high is good). "
@@ -330,18 +298,15 @@ def channels(subject: Subject, begin: Callable[[str], None]) -> Part:
     answers = np.maximum(vizsynth.features(subject.net, images, [layer])[layer][0], 0)
     means = answers.mean(axis=(0, 1))
     top = [int(c) for c in np.argsort(-means, kind="stable")[: effort.channels]]
+    side, score = effort.feature_side, Channel(layer, jnp.asarray(top))
     made = vizsynth.visualize_feature(
-        subject.net,
-        Channel(layer, jnp.asarray(top)),
-        key=subject.key,
-        steps=effort.feature_steps,
-        size=effort.feature_side,
+        subject.net, score, key=subject.key, steps=effort.feature_steps, size=side
     )
     size = (subject.image.shape[0], subject.image.shape[1])
     pictures: dict[str, Any] = {}
     rows: list[list[Any]] = []
     labels, numbers = [], []
-    side = max(effort.feature_side, 96)
+    side = max(side, 96)
     for rank, (channel, picture) in enumerate(zip(top, np.asarray(made.images), strict=True), start=1):
         places = strongest_places(answers[..., channel], PATCHES, apart=max(1, answers.shape[0] // 8))
         boxes = [vizsynth.receptive_field(subject.net, layer, (*place, channel), size) for place in places]
@@ -357,16 +322,14 @@ def channels(subject: Subject, begin: Callable[[str], None]) -> Part:
     pictures["channels.png"] = sheet(rows, row_labels=labels, column_labels=heads, title=title)
     names = ", ".join(map(str, top))
     dead = [c for c, picture in zip(top, np.asarray(made.images), strict=True) if picture.std() < GREY]
-    grey = (
-        f" Grey stayed, for want of a gradient where they began, {', '.join(map(str, dead))}." if dead else ""
-    )
+    grey = f" Grey stayed, for want of a gradient where they began, {', '.join(map(str, dead))}."
     told = f"channels {names} of {layer}: what excites each, and its places in the photo"
     return Part(
         pictures,
         [("channels.png", layer, told)],
         f"The {len(top)} channels of {layer} whose mean activation is highest for this photo; for each a "
         f"picture that excites it (Olah, Mordvintsev & Schubert, 2017; {effort.feature_steps} steps) and the "
-        f"places of the photo where it answers most, cut to what a neuron there sees.{grey}",
+        f"places of the photo where it answers most, cut to what a neuron there sees.{grey if dead else ''}",
         {"layer": layer, "channels": numbers},
     )
 
@@ -379,22 +342,18 @@ def dreams(subject: Subject, begin: Callable[[str], None]) -> Part:
 
     begin("dream")
     effort, layer = subject.effort, common.roles(subject.net).dream
+    octaves, steps = effort.octaves, effort.dream_steps
     image = _resized(subject.picture, min(effort.dream_side, *subject.picture.shape[:2]))
     made = vizsynth.deepdream(
-        subject.net,
-        jnp.asarray(image[None]),
-        layer=layer,
-        key=subject.key,
-        octaves=effort.octaves,
-        steps=effort.dream_steps,
+        subject.net, jnp.asarray(image[None]), layer=layer, key=subject.key, octaves=octaves, steps=steps
     )
     told = f"the photo, with what {layer} sees in it exaggerated"
     return Part(
         {"dream.png": np.asarray(made.images[0]), "awake.png": image},
         [("dream.png", f"a dream of {layer}", told)],
-        f"What {layer} sees in the photo, exaggerated (Mordvintsev et al., 2015): {effort.octaves} octaves "
-        f"of {effort.dream_steps} steps. `vizsynth dream` goes further.",
-        {"layer": layer, "octaves": effort.octaves, "steps_an_octave": effort.dream_steps},
+        f"What {layer} sees in the photo, exaggerated (Mordvintsev et al., 2015): {octaves} octaves "
+        f"of {steps} steps. `vizsynth dream` goes further.",
+        {"layer": layer, "octaves": octaves, "steps_an_octave": steps},
         compared=[
             ("awake.png", "the photo", f"the photo {subject.photo.name}"),
             ("dream.png", "the dream", told),

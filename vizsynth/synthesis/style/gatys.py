@@ -9,7 +9,7 @@ picture p is a deep layer's features P, and its style the Gram matrices of sever
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,33 +60,79 @@ def content_loss(found: Float[Array, "..."], wanted: Float[Array, "..."]) -> Flo
     return (away * away).sum() / 2
 
 
-def style_targets(
+class Targets(NamedTuple):
+    """P, and what each style loss compares with: constants of a run."""
+
+    content: dict[str, Any]
+    styles: tuple[dict[str, Any], ...]
+
+
+def _shares(mixture: Sequence[Number] | None, k: int, dtype: Any) -> Float[Array, " k"]:
+    shares = jnp.stack([jnp.asarray(v, dtype) for v in ([1.0] * k if mixture is None else mixture)])
+    return shares / shares.sum()
+
+
+def _targets(
     net: Network,
+    content: Image,
     styles: Sequence[Style],
-    shares: Float[Array, " k"],
-    layers: Sequence[str],
-    *,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+    mixture: Sequence[Number] | None,
+    masks: Sequence[Mask] | None,
+    style_masks: Sequence[Mask | None] | None,
     loss: Any,
-    together: bool,
-    style_masks: Sequence[Any] | None = None,
-    ops: Ops | None = None,
-) -> tuple[dict[str, Any], ...]:
-    """Return the statistics of the styles; `together`, one mixture of them by their shares."""
-    masks = [None] * len(styles) if style_masks is None else style_masks
+    ops: Ops | None,
+) -> Targets:
     each: list[dict[str, Any]] = []
-    for style, mask in zip(styles, masks, strict=True):
+    for style, mask in zip(styles, style_masks or [None] * len(styles), strict=True):
         style = parts.after(style, each[-1:])  # one by one, for the memory
-        each.append(texture_statistics(net, style, layers, loss=loss, guidance=mask, ops=ops))
-    if not together:
-        return tuple(each)
+        each.append(texture_statistics(net, style, style_layers, loss=loss, guidance=mask, ops=ops))
+    if masks is None:
+        shares = _shares(mixture, len(styles), content.dtype)
 
-    def mixed(*values: Array) -> Array:
-        total = jnp.zeros_like(values[0])
-        for share, value in zip(shares, values, strict=True):
-            total = total + share.astype(value.dtype) * value
-        return total
+        def mixed(*values: Array) -> Array:
+            total = jnp.zeros_like(values[0])
+            for share, value in zip(shares, values, strict=True):
+                total = total + share.astype(value.dtype) * value
+            return total
 
-    return (jax.tree.map(mixed, *each),)
+        each = [jax.tree.map(mixed, *each)]
+    return Targets(run(net, parts.after(content, each)[None], content_layers, ops=ops)[1], tuple(each))
+
+
+def _check_pictures(
+    net: Any,
+    content: Any,
+    styles: Any,
+    content_layers: Any,
+    style_layers: Any,
+    mixture: Any,
+    masks: Any,
+    style_masks: Any,
+) -> None:
+    content = as_image(content, name="content")
+    if hasattr(styles, "ndim") and styles.ndim == 3:
+        raise ValueError("styles must be a sequence of images [h, w, 3]: give [style] for one")
+    if not len(styles):
+        raise ValueError("styles must hold at least one image")
+    check_weights(mixture, "weights of the mixture")
+    check_layers(net, content, content_layers, None, "content_layers")
+    check_layers(net, content, style_layers, None, "style_layers")
+    for name, given in (("mixture", mixture), ("style_masks", style_masks)):
+        if given is not None and len(given) != len(styles):
+            raise ValueError(f"{len(styles)} styles take {name} of as many, not {len(given)}")
+    for i, style in enumerate(styles):
+        style = as_image(style, name=f"style {i}")
+        check_layers(net, style, style_layers, None, "style_layers")
+        _warn_if_small(net, style, style_layers, i)
+        if style_masks is not None and style_masks[i] is not None:
+            _check_mask(style_masks[i], style.shape[:2], f"the mask of style {i}")
+    if masks is not None:
+        if len(masks) != len(styles):
+            raise ValueError(f"{len(styles)} styles take as many masks, not {len(masks)}")
+        for i, mask in enumerate(masks):
+            _check_mask(mask, content.shape[:2], f"mask {i}")
 
 
 def _check(
@@ -110,32 +156,12 @@ def _check(
     cuts: Any,
     state: Any,
 ) -> None:
-    content = as_image(content, name="content")
     check_run(steps, key, state)
-    if hasattr(styles, "ndim") and styles.ndim == 3:
-        raise ValueError("styles must be a sequence of images [h, w, 3]: give [style] for one")
-    if not len(styles):
-        raise ValueError("styles must hold at least one image")
     weights = [content_weight, style_weight]
     check_weights([*weights, tv_weight], "weights content_weight, style_weight, tv_weight")
     check_weights(weights, "weights content_weight and style_weight")
-    check_weights(mixture, "weights of the mixture")
-    check_layers(net, content, content_layers, None, "content_layers")
+    _check_pictures(net, content, styles, content_layers, style_layers, mixture, masks, style_masks)
     check_layers(net, content, style_layers, layer_weights, "style_layers")
-    for name, given in (("mixture", mixture), ("style_masks", style_masks)):
-        if given is not None and len(given) != len(styles):
-            raise ValueError(f"{len(styles)} styles take {name} of as many, not {len(given)}")
-    for i, style in enumerate(styles):
-        style = as_image(style, name=f"style {i}")
-        check_layers(net, style, style_layers, None, "style_layers")
-        _warn_if_small(net, style, style_layers, i)
-        if style_masks is not None and style_masks[i] is not None:
-            _check_mask(style_masks[i], style.shape[:2], f"the mask of style {i}")
-    if masks is not None:
-        if len(masks) != len(styles):
-            raise ValueError(f"{len(styles)} styles take as many masks, not {len(masks)}")
-        for i, mask in enumerate(masks):
-            _check_mask(mask, content.shape[:2], f"mask {i}")
     if start is not None and as_image(start, name="start").shape != content.shape:
         raise ValueError(f"start must be of the content's shape {content.shape}, not {start.shape}")
     for name, value in (("noise", noise), ("average", 0 if average is None else average)):
@@ -169,9 +195,29 @@ def _warn_if_small(net: Any, style: Any, layers: Any, i: int) -> None:
                 f"style {i} is {style.shape[0]}x{style.shape[1]} pixels, less than the "
                 f"{rows:.0f}x{columns:.0f} that a neuron of {layer} sees: give it larger, or leave that "
                 "layer out",
-                stacklevel=5,
+                stacklevel=6,
             )
             return
+
+
+@entry(static=("content_layers", "style_layers", "ops"), check=_check_pictures, many=True)
+def style_targets(
+    net: Network,
+    content: Image,
+    styles: Sequence[Style],
+    *,
+    content_layers: Sequence[str] = ("relu4_2",),
+    style_layers: Sequence[str] = VGG_LAYERS,
+    mixture: Sequence[Number] | None = None,
+    masks: Sequence[Mask] | None = None,
+    style_masks: Sequence[Mask | None] | None = None,
+    loss: Any = Gram(),  # noqa: B008  # frozen
+    ops: Ops | None = None,
+) -> Targets:
+    """Return the constants of `transfer_style`, for a run in several calls; the arguments are its own."""
+    return _targets(
+        net, content, styles, content_layers, style_layers, mixture, masks, style_masks, loss, ops
+    )
 
 
 @entry(
@@ -205,6 +251,7 @@ def transfer_style(
     learning_rate: Number = 1.0,
     cuts: Sequence[str] = (),
     ops: Ops | None = None,
+    targets: Targets | None = None,
     state: Any = None,
 ) -> Synthesis:
     """Find argmin_x α ‖F − P‖² / ‖P‖² + β Σ_l w_l E_l / E_l(0) + γ V(x) / (h w) (eq. 7, made relative).
@@ -241,6 +288,7 @@ def transfer_style(
         cuts: layers between which activations are computed again rather than kept, so that larger pictures
             fit into memory: `vizsynth.synthesis.texture.gatys.VGG_CUTS` for VGG.
         ops: another table of arithmetic; `vizsynth.ops.average_pooling` is the paper's.
+        targets: of `vizsynth.synthesis.style.gatys.style_targets`, for calls that go on with a run.
         state: of an earlier result, to go on from. It holds its own keys. `enlarge` brings it to another
             size.
 
@@ -266,14 +314,11 @@ def transfer_style(
     descent = optimizer(learning_rate)
     if average is not None:
         descent = average_iterates(descent, average)
-    k = len(styles)
-    shares = jnp.stack([jnp.asarray(v, content.dtype) for v in ([1.0] * k if mixture is None else mixture)])
-    shares = shares / shares.sum()
+    shares = _shares(mixture, len(styles), content.dtype)
     # Constants of the run: they are computed once, not in its steps.
-    targets = style_targets(
-        net, styles, shares, style_layers, loss=loss, together=masks is None, style_masks=style_masks, ops=ops
+    wanted, of_styles = targets or _targets(
+        net, content, styles, content_layers, style_layers, mixture, masks, style_masks, loss, ops
     )
-    wanted = run(net, parts.after(content, targets)[None], content_layers, ops=ops)[1]
     regions = [None] if masks is None else list(masks)
     weights = [None] if masks is None else list(shares)
     both = tuple(dict.fromkeys((*content_layers, *style_layers)))
@@ -297,7 +342,7 @@ def transfer_style(
         seen = parts.read(net, image[None], both, of, cuts=cuts, ops=ops)
         total = sum((seen[layer][0] for layer in content_layers), start=jnp.zeros((), image.dtype))
         L = jnp.asarray(content_weight, total.dtype) * total
-        for r, (target, share) in enumerate(zip(targets, weights, strict=True)):
+        for r, (target, share) in enumerate(zip(of_styles, weights, strict=True)):
             found = {layer: seen[layer][1][r] for layer in style_layers}
             E = texture_loss(found, target, layer_weights, loss=loss, relative=relative)
             L = L + jnp.asarray(style_weight, L.dtype) * (E if share is None else share.astype(E.dtype) * E)

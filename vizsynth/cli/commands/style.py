@@ -86,7 +86,7 @@ def command(settings: Settings) -> None:
     from vizsynth.figures import sheet
     from vizsynth.ops import average_pooling
     from vizsynth.parametrizations import Fourier, Pixels
-    from vizsynth.synthesis.style.gatys import enlarge
+    from vizsynth.synthesis.style.gatys import enlarge, style_targets
     from vizsynth.synthesis.style.wasserstein import Wasserstein
     from vizsynth.synthesis.texture.gatys import Gram
 
@@ -122,17 +122,19 @@ def command(settings: Settings) -> None:
         "parametrization": Fourier() if lbfgs else Pixels(),
         "average": resolved["average"],
     }
-    arguments: dict[str, Any] = {
+    aims: dict[str, Any] = {
         "content_layers": of_content,
         "style_layers": of_style,
+        "mixture": mix,
+        "loss": Gram() if settings.loss == "gram" else Wasserstein(),
+        "ops": None if settings.pooling == "max" else average_pooling,
+    }
+    arguments: dict[str, Any] = {
         "content_weight": settings.content_weight,
         "style_weight": resolved["style_weight"],
         "tv_weight": settings.tv_weight,
-        "mixture": mix,
-        "loss": Gram() if settings.loss == "gram" else Wasserstein(),
         "noise": settings.noise,
         "cuts": cuts,
-        "ops": None if settings.pooling == "max" else average_pooling,
         **descent,
     }
     folder = settings.open(photo.stem, resolved=resolved)
@@ -150,18 +152,20 @@ def command(settings: Settings) -> None:
     for run, side in zip(runs, sides, strict=True):
         image = photo.read(side)
         of = [_colored(p.read(styling.scaled(p.size, style_side(side))), image, colors) for p in styles]
-        where = [_region(mask, side) for mask in masks] or None
+        given = {"masks": [_region(mask, side) for mask in masks] or None, **aims}
+        with styling.said_before():  # the same in all steps
+            given["targets"] = style_targets(net, image, of, **given)
         before = made[-1].state if made else None
 
         def take(
-            state: Any, count: int, image: Any = image, of: Any = of, where: Any = where, before: Any = before
+            state: Any, count: int, image: Any = image, of: Any = of, given: Any = given, before: Any = before
         ) -> Any:
             if state is None and before is not None:
                 state = enlarge(before, image.shape[:2], **descent)
                 state = state._replace(step=0 * state.step)
             with styling.said_before():
                 return vizsynth.transfer_style(
-                    net, image, of, key=key, steps=count, masks=where, state=state, **arguments
+                    net, image, of, key=key, steps=count, state=state, **given, **arguments
                 )
 
         def show(result: Any, image: Any = image) -> np.ndarray:
