@@ -63,6 +63,17 @@ def test_a_folder_that_has_changed_is_another(
     assert numbers(tmp_path / "out")["folder"]["name"] == "stripes"
 
 
+@pytest.mark.parametrize("command", [("neighbors", "-k", "1"), ("embed",)], ids=str)
+def test_a_second_run_with_defaults_replaces_the_first(
+    run: Run, folder: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    name, *arguments = command
+    for _ in range(2):
+        ran = run(name, folder / "stripes", *arguments, "--size", "40", "-o", tmp_path / "out", "-q")
+        assert ran.code == 0, ran.err
+    assert numbers(tmp_path / "out")["layer"] == "fire9"
+
+
 def test_photos_may_ask_for_neighbors(run: Run, folder: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = run("neighbors", folder / "stripes", "--query", photo, "-k", "3", *SMALL, "-o", out)

@@ -219,6 +219,9 @@ class OutputFolder:
         self._check_own([*pictures, NUMBERS])  # once more: it may have taken long
         names = [*beside, *pictures, NUMBERS]
         kept = sorted(self._earlier_files() - {*names, *numbers.get("frames", ())})
+        clash = [name for name, value in self.origin.items() if numbers.get(name, value) != value]
+        if clash:  # the same command would take the files for those of another
+            raise KeyError(f"numbers contradict the origin: {', '.join(clash)}")
         record = {**self.origin, **numbers, "files": names, "earlier_files": kept}
         self._note_missing(self.path)
         staging = None

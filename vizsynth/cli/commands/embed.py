@@ -25,7 +25,7 @@ class Settings(OfFolder):
     method: str = option("tsne", "tsne or pca", "--method", "-m", type=click.Choice(METHODS), metavar="NAME")
     perplexity: float | None = option(
         None, "How many neighbors count in t-SNE [30, or a third of the images]", type=click.FloatRange(1),
-        metavar="N",
+        metavar="N", record=None
     )  # fmt: skip
     most: int = option(1600, "Pictures drawn, at most", type=click.IntRange(4), metavar="N", record=None)
     out: Path | None = options.out("NAME-embedding")
@@ -49,10 +49,12 @@ def command(settings: Settings) -> None:
     method, seed = settings.method, settings.seed
     if method != "tsne" and settings.perplexity is not None:
         raise common.BadInput(f"{method} has no perplexity; leave it out, or give --method tsne")
-    folder = folders.open_for(settings, settings.folder)
-    folder.check([PLANE, GRID])
     net = common.load_network(settings.network, settings.weights)
     layer = folders.descriptor_layer(net, settings.layer)
+    folder = folders.open_for(
+        settings, settings.folder, {"layer": layer, "perplexity_given": settings.perplexity}
+    )
+    folder.check([PLANE, GRID])
     held = settings.described(net, layer, least=4)
     n = len(held.paths)
     near = settings.perplexity or min(30.0, n / 3)
@@ -74,7 +76,6 @@ def command(settings: Settings) -> None:
     cells = vizsynth.grid_layout(points[drawn])
     frames = None if held.labels is None else _colors(len(held.classes))[held.labels[drawn]]
     numbers: dict[str, Any] = {
-        "layer": layer,
         "images": n,
         "skipped": held.skipped,
         "perplexity": near if method == "tsne" else None,

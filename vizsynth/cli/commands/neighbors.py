@@ -41,10 +41,10 @@ def command(settings: Settings) -> None:
     queries, k = settings.queries, settings.k
     look_at(queries, quiet=True)
     digests = [query.digest for query in queries]
-    folder = folders.open_for(settings, settings.folder, {"queries": digests})
-    folder.check([SHEET], inputs=queries)
     net = common.load_network(settings.network, settings.weights)
     layer = folders.descriptor_layer(net, settings.layer)
+    folder = folders.open_for(settings, settings.folder, {"queries": digests, "layer": layer})
+    folder.check([SHEET], inputs=queries)
     held = settings.described(net, layer, least=k + (not queries))
     paths = [query.path for query in queries]
     asked = _described(paths, net, layer, settings.seen_at(net)) if queries else None
@@ -64,7 +64,6 @@ def command(settings: Settings) -> None:
     names = paths or list(held.paths)
     shown = _rows(held.labels if asked is None else None, len(names), settings.rows, settings.seed)
     numbers = {
-        "layer": layer,
         "images": len(held.paths),
         "skipped": held.skipped,
         "same_class_share": shares,
