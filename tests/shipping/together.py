@@ -27,7 +27,7 @@ def hold(subject: calls.Subject, methods: Mapping[str, calls.Call]) -> dict[str,
         for name, call in methods.items()
         if name not in calls.waiting() and waits(call, subject, wanted={name: wanted[name]})
     ]
-    assert not waiting, f"returned after what they were given was there: {waiting}"
+    assert not waiting, f"returned only after their arguments were ready: {waiting}"
     return wanted
 
 
@@ -41,7 +41,7 @@ def later(arrays: Any, ones: Any) -> Any:
 def waits(
     call: calls.Call, subject: Any, *, wanted: Mapping[str, list[np.ndarray]] | None = None, tries: int = 3
 ) -> bool:
-    """Tell whether a call, each time that it is tried, returns only once its arguments are there."""
+    """Tell whether a call returns only after its arguments are ready, in each of several tries."""
     for _ in range(tries):
         net, images, target = later((subject.net, subject.images, subject.target), jnp.ones((512, 512)))
         result = call(subject._replace(net=net, images=images, target=target))

@@ -1,6 +1,6 @@
 """The options that commands share, so that the same word means the same everywhere.
 
-A function gives the field of an option; a class gives those that go together, and what follows from them.
+A function returns the field of an option; a class holds the options that go together, and their use.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,12 +73,12 @@ def steps(usual: int, help: str = "How many steps", *, record: Record | None = N
 
 
 def batch(usual: int | None, help: str, most: int, *, record: Record | None = "origin") -> Any:
-    """Return the option for how many images are computed together."""
+    """Return the option for the number of images computed together."""
     return option(usual, help, "--batch-size", type=click.IntRange(1, most), metavar="IMAGES", record=record)
 
 
 def resume() -> Any:
-    """Return the option for going on with a run."""
+    """Return the option that resumes a run."""
     return option(False, "Go on with the run that was stopped in DIR", record=None)
 
 
@@ -90,7 +90,7 @@ def as_json() -> Any:
 def out(usual: str) -> Any:
     """Return the option for the folder of all that a command writes.
 
-    `usual` is which one in `out` without it; words in capitals stand for names that `Written.open` is given.
+    `usual` is the default, a folder in `out`; words in capitals stand for the names given to `Written.open`.
     """
     made = option(None, f"Where the files go [out/{usual}]", "--out", "-o", metavar="DIR", record=None)
     return field(default=None, metadata={**made.metadata, "usual": usual})
@@ -106,19 +106,19 @@ class Written:
     quiet: bool = option(False, "Print results and errors only", "--quiet", "-q", record=None)
 
     def origin(self, resolved: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the files are made by and from: the command, and the settings that are recorded there.
+        """Return the origin of the files: the command, and its settings that belong there.
 
-        `resolved` are values in place of what was typed, and further ones.
+        `resolved` replaces typed values, and adds others.
         """
         return {"command": name_of(self), **recorded(self, "origin"), **resolved}
 
     def path(self, *names: str) -> Path:
-        """Return the path of the folder; the names stand for the words in capitals of its usual one."""
+        """Return the path of the folder; the names replace the words in capitals of its default."""
         usual = next(f.metadata["usual"] for f in fields(self) if f.name == "out")
         return self.out or common.usual_folder(usual, *names)
 
     def open(self, *names: str, resolved: Mapping[str, Any] = MappingProxyType({})) -> OutputFolder:
-        """Return the folder, its path and origin as those functions have them; nothing is checked or made."""
+        """Return the folder at `path(*names)` with `origin(resolved)`; nothing is checked or written yet."""
         origin, resume = self.origin(resolved), getattr(self, "resume", None)
         return OutputFolder(self.path(*names), origin, overwrite=self.overwrite, resume=resume)
 
@@ -131,15 +131,15 @@ class Written:
         beside: Iterable[str] = (),
         wrote: str | None = None,
     ) -> None:
-        """Write what a command has made, and print it: as JSON, or in lines.
+        """Write the results of a command, and print them: as JSON, or as lines.
 
         Args:
-            folder: of the files.
-            pictures: as `OutputFolder.write` takes them.
-            numbers: for numbers.json, beside the settings that are recorded among them.
-            lines: of the results.
+            folder: the folder of the files.
+            pictures: as in `OutputFolder.write`.
+            numbers: results for numbers.json, added to the settings recorded among them.
+            lines: the printed results.
             beside: files that are written already.
-            wrote: the last line, by default where the files are, and their names.
+            wrote: the last line; by default the folder and the names of the files.
         """
         import jax
 
@@ -158,21 +158,21 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Seeded(Written):
-    """Of one that draws at random."""
+    """The settings of a command that draws at random."""
 
     seed: int = seed()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumable(Seeded):
-    """Of one that can be stopped and go on."""
+    """The settings of a command whose runs can be resumed."""
 
     resume: bool = resume()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepwise(Resumable):
-    """Of one that makes pictures step by step."""
+    """The settings of a command that makes pictures step by step."""
 
     every: int | None = option(
         None, "Keep a frame so often, in DIR/frames", type=COUNT, metavar="STEPS", record=None

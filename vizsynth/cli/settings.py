@@ -14,9 +14,9 @@
         "Draw PHOTO."
 
 Everything else follows from a field: the option's name (`style_scale` is `--style-scale`), its type from the
-annotation, its help with the default in brackets, its check, and its record in numbers.json, under the name
-of the field. A class's own fields come first in the help, those of its bases after them; a field that is
-declared again keeps its place.
+annotation, its help with the default in brackets, its check, and its record in numbers.json, under the
+field's name. The help shows a class's own fields before those of its bases; a redeclared field keeps its
+place.
 """
 
 import inspect
@@ -61,16 +61,16 @@ def option(
     """Return the field of an option.
 
     Args:
-        default: its value when it is not given; without one it must be given. An option of default () may be
-            repeated.
-        help: without a full stop. The default follows it in brackets, unless brackets are there.
+        default: the value of an option that is not typed; an option without a default is required. An option
+            whose default is () may be repeated.
+        help: without a full stop. The default is appended in brackets if it has none.
         flags: by default the field's name: `--style-scale`.
-        type: click's, where the annotation is not enough: a range, a choice.
-        metavar: what stands for the value in the help.
-        parse: makes the setting of what was typed; its ValueError says what is wrong.
-        hidden: whether `--help-all` alone shows it.
-        record: where numbers.json has it: in the origin of the files, which a run that goes on must share, or
-            among the numbers; None leaves it out.
+        type: click's type if the annotation is not enough: a range, a choice.
+        metavar: the name of the value in the help.
+        parse: returns the setting for the typed text; its ValueError becomes the message.
+        hidden: whether only `--help-all` shows it.
+        record: its place in numbers.json: the origin of the files, which a resumed run must share, or the
+            numbers; None for none.
     """
     shown = f"{default:g}" if isinstance(default, float) else default
     is_told = "[" in help or isinstance(default, bool) or not isinstance(default, int | float | str)
@@ -85,12 +85,12 @@ def argument(
     many: bool = False,
     record: Record | None = "origin",
 ) -> Any:
-    """Return the field of an argument: `many` takes one or more; with a default it may be left out."""
+    """Return the field of an argument: `many` takes one or more; one with a default is optional."""
     return _field(default, _Declared(None, (), None, metavar, None, many, False, record))
 
 
 def fixed(value: Any) -> Any:
-    """Return the field of a setting that other commands have as an option, and this one does not."""
+    """Return the field of a setting without an option in this command."""
     return _field(value, _Declared(None, (), None, None, None, False, False, "origin", fixed=True))
 
 
@@ -110,7 +110,7 @@ def declared(settings: Any) -> list[tuple[Field[Any], _Declared]]:
 
 
 def recorded(settings: Any, where: Record) -> dict[str, Any]:
-    """Return the settings that numbers.json has there, as JSON knows them."""
+    """Return the settings recorded in that place, as JSON values."""
     found = [f.name for f, d in declared(type(settings)) if d.record == where]
     return {name: _plain(getattr(settings, name)) for name in found}
 

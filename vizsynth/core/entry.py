@@ -1,8 +1,8 @@
 """The door of every public function: check what comes in, then run the compiled program.
 
-A call returns at once, as that of a jitted function does: the values of host arrays are looked at before
-they go to a device; those of arrays on a device pass unseen, and so do tracers inside a caller's own `jit`,
-`vmap` or `grad`. `vizsynth.check` looks at them when asked. Shapes, dtypes and keys are always checked.
+A call returns at once, as a jitted function does. Values of host arrays are checked before they go to a
+device; values on a device, and tracers inside a caller's `jit`, `vmap` or `grad`, are not:
+`vizsynth.check` checks them. Shapes, dtypes and keys are always checked.
 """
 
 import inspect
@@ -54,16 +54,16 @@ def entry(
 
     Arguments called `net`, `images`, `image`, `target`, `labels` and `key` are checked and brought to one
     form wherever they occur: `target` reaches the function as a score. A `key` that is annotated as `Key` is
-    one; as `Keys`, one or one an image. A radius, `epsilon`, is never rounded up. Where a label that no
-    check can see is outside of the network's classes, or a heatmap is not finite, the result is NaN.
+    one; as `Keys`, one or one per image. A radius, `epsilon`, is never rounded up. The result is NaN for an
+    image whose label on a device is outside the network's classes, or whose heatmap there is not finite.
 
     Args:
         static: the arguments that are structure (layer names, steps, sizes); another value of one of
             them compiles anew. All others are traced.
-        check: called, before anything is compiled, with those of the arguments that it names; it raises.
-        check_images: called with images that come from the host, before they go to a device; it raises.
+        check: raises for wrong arguments, before compilation; it is called with the arguments that it names.
+        check_images: raises for wrong images on the host, before they go to a device.
         score: what a bare label means.
-        many: whether so many passes of `net` are made that its kernels are worth a transformation.
+        many: whether `net` runs so often that transforming its kernels pays.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -108,7 +108,7 @@ def _named_by(check: Callable[..., None], signature: inspect.Signature) -> list[
 
 
 def _on_cpu(function: Callable[..., Any], choose: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return the function with the arithmetic of its networks chosen before, outside of all loops."""
+    """Return the function with the arithmetic of its networks chosen first, outside all loops."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,7 @@ def _rounded_down(radius: Any) -> Any:
 
 
 def is_on_host(value: Any) -> bool:
-    """Tell whether its values can be looked at without waiting: no array on a device, no tracer."""
+    """Tell whether the values are on the host: neither an array on a device nor a tracer."""
     return not isinstance(value, jax.Array)
 
 
@@ -364,7 +364,7 @@ def _nan_where_wrong(result: R, given: dict[str, Any], labels: list[Array]) -> R
 def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], classes: int) -> Any:
     sound = [jnp.isfinite(maps).all(axis=(1, 2)) for maps in heatmaps]
     for label in labels:
-        if label.dtype.itemsize < 4:  # a byte knows no thousand
+        if label.dtype.itemsize < 4:  # a byte cannot hold 1000 classes
             label = label.astype(jnp.int32)
         sound.append((label >= 0) & (label < classes))
 
@@ -372,7 +372,7 @@ def _nan_unless_sound(result: Any, labels: list[Array], heatmaps: list[Array], c
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         for mask in sound:
-            # The images' axis is the first or the second; where it cannot be told, both are taken, or all.
+            # The axis of images is the first or the second: both if both have their number; all if neither.
             axes = [i for i, size in enumerate(leaf.shape[:2]) if mask.shape == (size,)]
             for i in axes:
                 mine = mask.reshape([-1 if i == k else 1 for k in range(leaf.ndim)])

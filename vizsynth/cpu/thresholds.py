@@ -1,4 +1,4 @@
-"""From which sizes on each way to convolve is taken on CPU: one record of what was measured.
+"""The sizes from which each algorithm of convolution is used on CPUs: one record of measurements.
 
 `c` and `k` are a kernel's channels and outputs, `kh kw` its window. A position is an element of a map, a tile
 4x4 of them.
@@ -23,7 +23,7 @@ class Thresholds:
     tap_outputs: int = 4
     """k, at most: each tap is one column of a product, and the columns are shifted and summed."""
     tap_growth: int = 2
-    """kh kw k / c, at most: how many times the inputs' numbers those columns hold."""
+    """kh kw k / c, at most: the size of those columns relative to the input."""
     filled_outputs: int = 16
     """k, below: channels are filled up with zeros."""
     filled_from: int = 10
@@ -45,7 +45,7 @@ class Thresholds:
 
     # The gradient with respect to the kernel.
     single_images: int = 8
-    """Images, at most: each is computed by itself, as each is compiled."""
+    """Images, at most: each is computed, and compiled, by itself."""
     single_positions: int = 256
     """Positions of an image's output, at least, to be computed by itself."""
     window_taps: int = 25

@@ -1,7 +1,7 @@
-"""The layers of a network by their use: where CAMs are read, where style is, what is dreamt of.
+"""The layers of a network by their use: for class activation maps, style, textures, dreams.
 
-Each family names its own: `net.roles.cam` of a ResNet-18 is `layer4.1`. `roles_of` derives them for other
-networks from the shapes of their layers.
+Each family names its layers: `net.roles.cam` of a ResNet-18 is `layer4.1`. For other networks, `roles_of`
+derives them from the shapes of the layers.
 """
 
 from typing import Any, NamedTuple
@@ -14,40 +14,39 @@ class Roles(NamedTuple):
     """The layers of a network by their use."""
 
     cam: str
-    """Whose maps a class activation map weights."""
+    """The layer for class activation maps."""
     pooled: str | None
     """The layer that enters the logits by its mean alone, where CAM is exact; None if there is none."""
     channels: str
-    """Whose channels show parts of things. It lies before the ReLU if it can: behind one a channel may be
-    dead on the picture that its visualization begins with."""
+    """The layer whose channels are visualized: one that shows parts of objects. It lies before a ReLU if
+    possible, as a channel after a ReLU may be zero, without gradient, on the first picture."""
     dream: str
     """The layer that DeepDream amplifies."""
     inverted: tuple[str, ...]
-    """The layers that are inverted, from shallow to deep."""
+    """The layers for feature inversion, from shallow to deep."""
     content: tuple[str, ...]
-    """Where the content of a picture is read."""
+    """The layers that hold the content of a picture."""
     style: tuple[str, ...]
-    """Where its style is read."""
+    """The layers that hold its style."""
     texture: tuple[str, ...]
-    """Where textures are read."""
+    """The layers that hold textures."""
     training_content: tuple[str, ...]
-    """Where a stylizer's pictures are compared with the content. It paints in one pass, and so the layers are
-    shallower than `content`."""
+    """The content layers for the training of a stylizer: shallower than `content`, as it has one pass."""
     training_style: tuple[str, ...]
-    """Where a stylizer's pictures are compared with the style."""
+    """The style layers for the training of a stylizer."""
     cuts: tuple[str, ...] = ()
-    """Where the network is cut for large pictures (`cuts=` of `transfer_style`)."""
+    """The layers at which the network is cut for large pictures (`cuts=` of `transfer_style`)."""
     style_weight: float = 10.0
     """The weight of the style relative to the content."""
     texture_start: tuple[float, float] = (0.2, 1.0)
-    """Deviation and decay of the spectrum that textures begin with. A network of small receptive fields
-    leaves large forms to chance: the less they weigh at the start, the more even is the texture."""
+    """Deviation and decay of the spectrum at the start of a texture. Small receptive fields leave large forms
+    to chance: the smaller they are at the start, the more even is the texture."""
 
 
 def roles_of(net: Any) -> Roles:
-    """Return the network's roles: its family's, or those that its layers suggest.
+    """Return the network's roles: those of its family, or roles derived from the shapes of its layers.
 
-    A layer that this network of the family lacks is left out or replaced by the nearest suggestion.
+    A layer of the family that this network lacks is left out, or replaced by a derived one.
 
     Args:
         net: a network with at least one layer of maps.
@@ -70,9 +69,9 @@ def roles_of(net: Any) -> Roles:
 
 
 def derived(net: Any) -> Roles:
-    """Return the roles that the shapes of the layers suggest.
+    """Return roles derived from the shapes of the layers.
 
-    The last map is weighted and dreamt of; style is read behind every ReLU, content behind the middle one.
+    The last map is for CAMs and dreams, every ReLU for style, the middle ReLU for content.
     """
     shapes = layer_shapes(as_network(net), _image_size(net))
     names, maps = list(shapes), [name for name, shape in shapes.items() if len(shape) == 3]
@@ -101,7 +100,7 @@ def before_relu(names: list[str], name: str) -> str:
 
 
 def present(net: Any, told: Roles) -> Roles:
-    """Return a family's roles for one network of it, which may lack some of the layers: a trunk, a VGG-11."""
+    """Return a family's roles for a network that may lack some of the layers: a trunk, a VGG-11."""
     known = list(net.layers)
     kept = {
         field: tuple(name for name in value if name in known)
